@@ -1,0 +1,74 @@
+# Two commands: `make demo` and `make test`. PYTHON= names another interpreter (3.11 or later).
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+BIN    := $(VENV)/bin
+SOURCES := pyproject.toml CMakeLists.txt $(shell find ext tracesock -type f \
+             -not -name '*.so' -not -name '*.pyc' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format install native check-tools clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+demo: install ## build, install and run `tracesock demo` (ARGS="--once", ARGS="--json --once")
+	@$(BIN)/tracesock demo $(ARGS)
+
+test: install ## build, install and run the tests (ARGS="-k name")
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: install ## ruff, mypy --strict, clang-format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@find ext -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format --dry-run --Werror
+
+format: install ## rewrite the sources in the project's format
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+	@find ext -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format -i
+
+install: $(VENV)/.installed ## make $(VENV), build and install into it
+
+$(VENV)/.dependencies: pyproject.toml | check-tools
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check cmake ninja \
+	  $$($(BIN)/python -c 'import re, tomllib; \
+	     p = tomllib.load(open("pyproject.toml", "rb")); extras = p["project"]["optional-dependencies"]; \
+	     names = p["build-system"]["requires"] + p["project"]["dependencies"] + sum(extras.values(), []); \
+	     print(*dict.fromkeys(n for n in names if not n.startswith("tracesock[")))')
+	@touch $@
+
+# The wheel goes into the environment; the extension also beside the sources, so that a Python
+# started in this directory, where `tracesock` is the source tree, works as well.
+$(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-build-isolation --no-deps --force-reinstall .
+	@cp "$$($(BIN)/python -P -c 'import tracesock._native as n; print(n.__file__)')" tracesock/
+	@touch $@
+
+# The extension for one interpreter, beside the sources, with the build tools of $(VENV):
+# what the conformance runs over several Python versions use. `make native PYTHON=python3.13`
+native: $(VENV)/.dependencies
+	@tag=$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("SOABI"))') && \
+	PATH="$(abspath $(BIN)):$$PATH" cmake -G Ninja -S . -B build/native-$$tag --log-level=WARNING \
+	  -DPython_EXECUTABLE="$$($(PYTHON) -c 'import sys; print(sys.executable)')" \
+	  -DNANOBIND_PYTHON="$(abspath $(BIN))/python" \
+	  -DSKBUILD_PROJECT_VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) >/dev/null && \
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/native-$$tag && \
+	PATH="$(abspath $(BIN)):$$PATH" cmake --install build/native-$$tag --prefix . >/dev/null
+
+check-tools:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "tracesock: '$(PYTHON)' is missing: install Python 3.11 or later, or name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "tracesock: '$(PYTHON)' is older than 3.11: name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "tracesock: the venv module of '$(PYTHON)' is missing: install it (Debian: apt install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; \
+	  sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || { \
+	  echo "tracesock: the Python headers (Python.h) of '$(PYTHON)' are missing: install them (Debian: apt install python3-dev)" >&2; exit 1; }
+	@command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || { \
+	  echo "tracesock: a C++20 compiler is missing: install one (Debian: apt install g++)" >&2; exit 1; }
+
+clean: ## remove what was built
+	@rm -rf $(VENV) build dist tracesock/_native*.so
