@@ -1,0 +1,90 @@
+// The one wait-and-retry loop, under every call that can block: deadline, EINTR by PEP 475,
+// signals, spurious wake-ups, and the runtime's lock, which is given up only around what can block.
+//
+// `Runtime` stands for the interpreter, so that this header needs none:
+//   unlocked(f)   runs f without the interpreter's lock and returns its result
+//   signals()     runs pending signal handlers; false when one raised
+//   blocking()    whether the socket has no timeout and is not non-blocking, now
+//   waiting()     whether the socket has a timeout above zero, now (another thread may change it)
+//   stalled(ns)   is told how long a wait took
+#pragma once
+
+#include <cerrno>
+#include <cstdint>
+
+#include "core/deadline.hpp"
+#include "core/syscalls.hpp"
+
+namespace tracesock {
+
+enum class Status : std::uint8_t {
+    done,
+    failed,       // `error` holds the errno
+    timed_out,    // the deadline passed
+    interrupted,  // a signal handler raised
+};
+
+inline bool would_block(int error) noexcept {
+    return error == EAGAIN || error == EWOULDBLOCK;
+}
+
+// How a call may be tried before waiting.
+enum class Attempt : std::uint8_t {
+    with_lock,     // `op` never blocks as called here: try it with the lock held
+    without_lock,  // `op` may block or is long: give up the lock around it
+};
+
+// op() returns >= 0, or -1 with errno.
+template <class Runtime, class Op>
+Status attempt(Runtime& runtime, Attempt how, Op& op, std::int64_t& result, int& error) {
+    for (;;) {
+        const auto call = [&]() noexcept {
+            const std::int64_t value = op();
+            error = value < 0 ? errno : 0;
+            return value;
+        };
+        result = how == Attempt::with_lock ? call() : runtime.unlocked(call);
+        if (result >= 0) return Status::done;
+        if (error != EINTR) return Status::failed;
+        if (!runtime.signals()) return Status::interrupted;
+    }
+}
+
+// Waits until the descriptor is ready: done, timed_out, interrupted or failed.
+template <class Runtime>
+Status wait_ready(Runtime& runtime, sys::Descriptor fd, sys::Direction direction,
+                  Deadline& deadline, int& error) {
+    deadline.start();
+    for (;;) {
+        const std::int64_t left = deadline.remaining();
+        const int ready = runtime.unlocked([&]() noexcept {
+            const int value = sys::wait(fd, direction, left);
+            error = value < 0 ? errno : 0;
+            return value;
+        });
+        if (ready > 0) return Status::done;
+        if (ready == 0) {
+            // poll(2) is limited to INT_MAX milliseconds: a longer limit waits again.
+            if (deadline.limited() && deadline.remaining() > 0) continue;
+            return Status::timed_out;
+        }
+        if (error != EINTR) return Status::failed;
+        if (!runtime.signals()) return Status::interrupted;
+        if (deadline.limited() && deadline.remaining() == 0) return Status::timed_out;
+    }
+}
+
+// `op` on a descriptor that is non-blocking because the socket has a timeout: tried first, then
+// waited for. One system call fewer than waiting first whenever the answer is already there.
+template <class Runtime, class Op>
+Status retry(Runtime& runtime, sys::Descriptor fd, sys::Direction direction, Deadline& deadline,
+             Attempt how, Op& op, std::int64_t& result, int& error) {
+    for (;;) {
+        Status status = attempt(runtime, how, op, result, error);
+        if (status != Status::failed || !would_block(error) || !runtime.waiting()) return status;
+        status = wait_ready(runtime, fd, direction, deadline, error);
+        if (status != Status::done) return status;
+    }
+}
+
+}  // namespace tracesock

@@ -1,0 +1,50 @@
+// The socket calls of the platform, by one name each. No policy, no Python: -1 and errno.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "config.hpp"
+
+#if TRACESOCK_WINDOWS
+#include <winsock2.h>
+#include <ws2tcpip.h>
+// After the two above, which it needs.
+#include <afunix.h>
+#else
+#include <arpa/inet.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#endif
+
+namespace tracesock::sys {
+
+using Descriptor = int;
+inline constexpr Descriptor invalid = -1;
+
+enum class Direction : std::uint8_t { read, write, connect };
+
+// socket(2), non-inheritable from birth (PEP 446).
+Descriptor open(int family, int type, int protocol) noexcept;
+// accept4(2) with SOCK_CLOEXEC; address may be null.
+Descriptor accept(Descriptor fd, sockaddr* address, socklen_t* length) noexcept;
+// fcntl(F_DUPFD_CLOEXEC).
+Descriptor duplicate(Descriptor fd) noexcept;
+// close(2), never retried; ECONNRESET is not an error (bpo-30319).
+int close(Descriptor fd) noexcept;
+int set_blocking(Descriptor fd, bool blocking) noexcept;
+// poll(2) on one descriptor for at most `timeout` nanoseconds (< 0: without end, at most INT_MAX
+// milliseconds): 1 ready, 0 timed out, -1 and errno.
+int wait(Descriptor fd, Direction direction, std::int64_t timeout) noexcept;
+int wait(Descriptor fd, short events, std::int64_t timeout) noexcept;
+// The error that a finished connect left in SO_ERROR, or 0.
+int connect_result(Descriptor fd) noexcept;
+// Nanoseconds of CLOCK_MONOTONIC.
+std::int64_t monotonic() noexcept;
+
+}  // namespace tracesock::sys

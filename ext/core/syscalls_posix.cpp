@@ -1,0 +1,88 @@
+#include "core/syscalls.hpp"
+
+#if !TRACESOCK_WINDOWS
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+
+namespace tracesock::sys {
+
+Descriptor open(int family, int type, int protocol) noexcept {
+#ifdef SOCK_CLOEXEC
+    return ::socket(family, type | SOCK_CLOEXEC, protocol);
+#else
+    const Descriptor fd = ::socket(family, type, protocol);
+    if (fd != invalid) ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return fd;
+#endif
+}
+
+Descriptor accept(Descriptor fd, sockaddr* address, socklen_t* length) noexcept {
+#if TRACESOCK_HAVE_ACCEPT4
+    return ::accept4(fd, address, length, SOCK_CLOEXEC);
+#else
+    const Descriptor connection = ::accept(fd, address, length);
+    if (connection != invalid) ::fcntl(connection, F_SETFD, FD_CLOEXEC);
+    return connection;
+#endif
+}
+
+Descriptor duplicate(Descriptor fd) noexcept {
+    return ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
+
+int close(Descriptor fd) noexcept {
+    const int result = ::close(fd);
+    return result < 0 && errno == ECONNRESET ? 0 : result;
+}
+
+int set_blocking(Descriptor fd, bool blocking) noexcept {
+    int nonblocking = blocking ? 0 : 1;
+    return ::ioctl(fd, FIONBIO, &nonblocking);
+}
+
+int wait(Descriptor fd, short events, std::int64_t timeout) noexcept {
+    pollfd entry{fd, events, 0};
+    int milliseconds = -1;
+    if (timeout >= 0) {
+        const std::int64_t rounded_up = timeout / 1'000'000 + (timeout % 1'000'000 != 0 ? 1 : 0);
+        milliseconds = rounded_up > INT_MAX ? INT_MAX : static_cast<int>(rounded_up);
+    }
+    return ::poll(&entry, 1, milliseconds);
+}
+
+int wait(Descriptor fd, Direction direction, std::int64_t timeout) noexcept {
+    switch (direction) {
+        case Direction::read:
+            return wait(fd, static_cast<short>(POLLIN), timeout);
+        case Direction::write:
+            return wait(fd, static_cast<short>(POLLOUT), timeout);
+        case Direction::connect:
+            return wait(fd, static_cast<short>(POLLOUT | POLLERR), timeout);
+    }
+    errno = EINVAL;
+    return -1;
+}
+
+int connect_result(Descriptor fd) noexcept {
+    int error = 0;
+    socklen_t size = sizeof error;
+    if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0) return errno;
+    return error == EISCONN ? 0 : error;
+}
+
+std::int64_t monotonic() noexcept {
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<std::int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
+}
+
+}  // namespace tracesock::sys
+
+#endif

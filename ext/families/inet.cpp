@@ -1,0 +1,46 @@
+// AF_INET, ip(7): (host, port).
+#include "families/inet.hpp"
+
+namespace tracesock {
+
+bool encode_inet(Context& context, Object* object, Address& out) {
+    if (!require_tuple(context, object, "AF_INET")) return false;
+    Text host{&context};
+    int port = 0;
+    if (!context.host_and_port(object, "AF_INET address must be a pair (host, port)", host, port)) {
+        if (!context.error_is(Error::overflow)) return false;
+        context.clear();
+        return context.fail(Error::overflow, "%s(): port must be 0-65535.", context.caller);
+    }
+    if (!context.resolve(host.data, AF_INET, out)) return false;
+    if (port < 0 || port > 0xffff)
+        return context.fail(Error::overflow, "%s(): port must be 0-65535.", context.caller);
+    const in_addr resolved = out.inet.sin_addr;
+    auto& inet = out.emplace<sockaddr_in>(AF_INET);
+    inet.sin_addr = resolved;
+    inet.sin_port = htons(static_cast<std::uint16_t>(port));
+    return true;
+}
+
+Object* decode_inet(Context& context, const sockaddr& address, socklen_t) {
+    const auto& inet = reinterpret_cast<const sockaddr_in&>(address);
+    char text[INET_ADDRSTRLEN];
+    if (inet_ntop(AF_INET, &inet.sin_addr, text, sizeof text) == nullptr) {
+        context.fail_errno();
+        return nullptr;
+    }
+    return context.build("(si)", text, static_cast<int>(ntohs(inet.sin_port)));
+}
+
+constinit const Family inet_family{
+    .family = AF_INET,
+    .protocol = any_protocol,
+    .name = "inet",
+    .smallest = sizeof(sockaddr_in),
+    .largest = sizeof(sockaddr_in),
+    .encode = encode_inet,
+    .decode = decode_inet,
+    .flags = resolves_names,
+};
+
+}  // namespace tracesock
