@@ -1,0 +1,95 @@
+// How the extension speaks to the interpreter outside nanobind: owned references, the lock, a
+// guard for functions that the interpreter calls, and OSError.
+#pragma once
+
+#include <Python.h>
+
+#include <exception>
+#include <new>
+#include <utility>
+
+namespace tracesock {
+
+// An owned reference, or none.
+class Ref {
+  public:
+    Ref() noexcept = default;
+    explicit Ref(PyObject* owned) noexcept : object_(owned) {}
+    Ref(Ref&& other) noexcept : object_(other.release()) {}
+    Ref& operator=(Ref&& other) noexcept {
+        Ref old(std::exchange(object_, other.release()));
+        return *this;
+    }
+    ~Ref() { Py_XDECREF(object_); }
+
+    static Ref borrow(PyObject* object) noexcept { return Ref(Py_XNewRef(object)); }
+
+    PyObject* get() const noexcept { return object_; }
+    PyObject* release() noexcept { return std::exchange(object_, nullptr); }
+    explicit operator bool() const noexcept { return object_ != nullptr; }
+
+  private:
+    PyObject* object_ = nullptr;
+};
+
+// An exported buffer, given back at the end of the scope.
+class Buffer {
+  public:
+    Buffer() noexcept = default;
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    ~Buffer() { release(); }
+
+    // False with an exception set.
+    bool acquire(PyObject* object, int flags) noexcept {
+        release();
+        return PyObject_GetBuffer(object, &view_, flags) == 0;
+    }
+    void release() noexcept {
+        if (view_.obj != nullptr) PyBuffer_Release(&view_);
+    }
+    // For PyArg_Parse's "y*" and "w*".
+    Py_buffer* slot() noexcept { return &view_; }
+    char* data() const noexcept { return static_cast<char*>(view_.buf); }
+    Py_ssize_t size() const noexcept { return view_.len; }
+
+  private:
+    Py_buffer view_{};
+};
+
+// Gives up the interpreter's lock for the scope.
+class Unlocked {
+  public:
+    Unlocked() noexcept : state_(PyEval_SaveThread()) {}
+    Unlocked(const Unlocked&) = delete;
+    Unlocked& operator=(const Unlocked&) = delete;
+    ~Unlocked() { PyEval_RestoreThread(state_); }
+
+  private:
+    PyThreadState* state_;
+};
+
+// Runs `body` and turns a C++ exception into a Python one: what stands between every C++ function
+// and the interpreter that calls it. Returns `failure` then.
+template <class Result, class Body>
+Result guarded(Result failure, Body&& body) noexcept {
+    try {
+        return body();
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+    } catch (const std::exception& error) {
+        PyErr_SetString(PyExc_RuntimeError, error.what());
+    } catch (...) {
+        PyErr_SetString(PyExc_SystemError, "tracesock: unknown C++ exception");
+    }
+    return failure;
+}
+
+// OSError from errno, always null.
+inline PyObject* set_os_error() noexcept { return PyErr_SetFromErrno(PyExc_OSError); }
+inline PyObject* set_os_error(int error) noexcept {
+    errno = error;
+    return set_os_error();
+}
+
+}  // namespace tracesock
