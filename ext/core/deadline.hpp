@@ -26,7 +26,7 @@ class Deadline {
         }
     }
 
-    // Nanoseconds left; negative where there is no limit. `expired` tells the two apart.
+    // Nanoseconds left; negative where there is no limit. 0: the limit has passed.
     std::int64_t remaining() noexcept {
         if (!limited()) return no_timeout;
         if (!started_) {
@@ -36,6 +36,8 @@ class Deadline {
         const std::int64_t left = end_ - sys::monotonic();
         return left > 0 ? left : 0;
     }
+
+    bool expired() noexcept { return started_ && remaining() == 0; }
 
   private:
     std::int64_t timeout_;

@@ -4,9 +4,7 @@
 // `Runtime` stands for the interpreter, so that this header needs none:
 //   unlocked(f)   runs f without the interpreter's lock and returns its result
 //   signals()     runs pending signal handlers; false when one raised
-//   blocking()    whether the socket has no timeout and is not non-blocking, now
 //   waiting()     whether the socket has a timeout above zero, now (another thread may change it)
-//   stalled(ns)   is told how long a wait took
 #pragma once
 
 #include <cerrno>
@@ -74,11 +72,18 @@ Status wait_ready(Runtime& runtime, sys::Descriptor fd, sys::Direction direction
     }
 }
 
-// `op` on a descriptor that is non-blocking because the socket has a timeout: tried first, then
-// waited for. One system call fewer than waiting first whenever the answer is already there.
+// Whether to wait before the first try. A call that would block if the descriptor were not really
+// non-blocking (its mode is shared with every duplicate), and cannot be told not to, waits first.
+enum class First : std::uint8_t { attempt, wait };
+
+// `op` until it is done: tried, and waited for while the socket has a timeout.
 template <class Runtime, class Op>
 Status retry(Runtime& runtime, sys::Descriptor fd, sys::Direction direction, Deadline& deadline,
-             Attempt how, Op& op, std::int64_t& result, int& error) {
+             Attempt how, First first, Op& op, std::int64_t& result, int& error) {
+    if (first == First::wait && deadline.limited()) {
+        const Status status = wait_ready(runtime, fd, direction, deadline, error);
+        if (status != Status::done) return status;
+    }
     for (;;) {
         Status status = attempt(runtime, how, op, result, error);
         if (status != Status::failed || !would_block(error) || !runtime.waiting()) return status;

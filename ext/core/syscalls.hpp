@@ -9,8 +9,9 @@
 #if TRACESOCK_WINDOWS
 #include <winsock2.h>
 #include <ws2tcpip.h>
-// After the two above, which it needs.
+// After the two above, which they need.
 #include <afunix.h>
+#include <iphlpapi.h>
 #else
 #include <arpa/inet.h>
 #include <net/if.h>
@@ -31,6 +32,8 @@ enum class Direction : std::uint8_t { read, write, connect };
 
 // socket(2), non-inheritable from birth (PEP 446).
 Descriptor open(int family, int type, int protocol) noexcept;
+// socketpair(2), non-inheritable from birth: 0, or -1 and errno.
+int open_pair(int family, int type, int protocol, Descriptor pair[2]) noexcept;
 // accept4(2) with SOCK_CLOEXEC; address may be null.
 Descriptor accept(Descriptor fd, sockaddr* address, socklen_t* length) noexcept;
 // fcntl(F_DUPFD_CLOEXEC).
@@ -46,5 +49,8 @@ int wait(Descriptor fd, short events, std::int64_t timeout) noexcept;
 int connect_result(Descriptor fd) noexcept;
 // Nanoseconds of CLOCK_MONOTONIC.
 std::int64_t monotonic() noexcept;
+// ioctl(CTLIOCGINFO) of macOS: the id of a kernel control by its name (at most 96 bytes). ENOTSUP
+// elsewhere.
+int control_id(const char* name, std::uint32_t& id) noexcept;
 
 }  // namespace tracesock::sys

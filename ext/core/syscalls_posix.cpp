@@ -7,9 +7,14 @@
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
+#if TRACESOCK_MACOS
+#include <sys/kern_control.h>
+#include <sys/sys_domain.h>
+#endif
 
 #include <cerrno>
 #include <climits>
+#include <cstring>
 
 namespace tracesock::sys {
 
@@ -20,6 +25,17 @@ Descriptor open(int family, int type, int protocol) noexcept {
     const Descriptor fd = ::socket(family, type, protocol);
     if (fd != invalid) ::fcntl(fd, F_SETFD, FD_CLOEXEC);
     return fd;
+#endif
+}
+
+int open_pair(int family, int type, int protocol, Descriptor pair[2]) noexcept {
+#ifdef SOCK_CLOEXEC
+    return ::socketpair(family, type | SOCK_CLOEXEC, protocol, pair);
+#else
+    const int result = ::socketpair(family, type, protocol, pair);
+    if (result == 0)
+        for (int i = 0; i < 2; ++i) ::fcntl(pair[i], F_SETFD, FD_CLOEXEC);
+    return result;
 #endif
 }
 
@@ -81,6 +97,29 @@ std::int64_t monotonic() noexcept {
     timespec now{};
     ::clock_gettime(CLOCK_MONOTONIC, &now);
     return static_cast<std::int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
+}
+
+int control_id([[maybe_unused]] const char* name, [[maybe_unused]] std::uint32_t& id) noexcept {
+#if TRACESOCK_MACOS
+    ctl_info info{};
+    const std::size_t size = std::strlen(name);
+    if (size > sizeof info.ctl_name) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    std::memcpy(info.ctl_name, name, size);
+    const Descriptor fd = open(PF_SYSTEM, SOCK_DGRAM, SYSPROTO_CONTROL);
+    if (fd == invalid) return -1;
+    const int result = ::ioctl(fd, CTLIOCGINFO, &info);
+    const int error = errno;
+    ::close(fd);
+    errno = error;
+    if (result == 0) id = info.ctl_id;
+    return result;
+#else
+    errno = ENOTSUP;
+    return -1;
+#endif
 }
 
 }  // namespace tracesock::sys

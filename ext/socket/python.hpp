@@ -2,6 +2,7 @@
 // guard for functions that the interpreter calls, and OSError.
 #pragma once
 
+#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include <exception>

@@ -1,0 +1,305 @@
+#include "socket/address.hpp"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+
+#include <cstring>
+#include <string_view>
+
+#include "resolver/resolver.hpp"
+#include "socket/bindings.hpp"
+
+namespace nb = nanobind;
+
+namespace tracesock {
+namespace {
+
+// The IDNA encoder takes time quadratic in the length; no name that a resolver takes is longer.
+constexpr Py_ssize_t longest_host = 1024;
+
+PyObject* exception(Error kind) {
+    switch (kind) {
+        case Error::type:
+            return PyExc_TypeError;
+        case Error::value:
+            return PyExc_ValueError;
+        case Error::overflow:
+            return PyExc_OverflowError;
+        case Error::os:
+            return PyExc_OSError;
+        case Error::system:
+            break;
+    }
+    return PyExc_SystemError;
+}
+
+// An encoded address as an object of its own: what `Address(family, address)` makes.
+struct Prepared {
+    Address address;
+    int protocol = 0;
+
+    std::string_view bytes() const {
+        return {reinterpret_cast<const char*>(address.bytes), address.length};
+    }
+};
+
+nb::object decoded(const Prepared& prepared) {
+    PythonContext context("Address", prepared.protocol);
+    PyObject* object = decode_address(context, prepared.address);
+    if (object == nullptr) throw nb::python_error();
+    return nb::steal(object);
+}
+
+Prepared prepare(int family, nb::handle object, int protocol, const char* caller) {
+    Prepared result;
+    result.protocol = protocol;
+    PythonContext context(caller, protocol);
+    if (!find_family(family, protocol)->encode(context, object.ptr(), result.address))
+        throw nb::python_error();
+    return result;
+}
+
+}  // namespace
+
+bool PythonContext::unpack(Object* tuple, const char* format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    const int parsed = PyArg_VaParse(tuple, format, arguments);
+    va_end(arguments);
+    return parsed != 0;
+}
+
+bool PythonContext::parse(Object* object, const char* format, ...) {
+    // PyArg_Parse has no va_list form: as the only item of a tuple the object is read the same way.
+    Ref tuple(PyTuple_Pack(1, object));
+    if (!tuple) return false;
+    va_list arguments;
+    va_start(arguments, format);
+    const int parsed = PyArg_VaParse(tuple.get(), format, arguments);
+    va_end(arguments);
+    return parsed != 0;
+}
+
+void PythonContext::keep(Text& text, Ref owner, const char* data, Py_ssize_t size) noexcept {
+    kept_ = std::move(owner);
+    text.data = data;
+    text.size = static_cast<std::size_t>(size);
+}
+
+int PythonContext::convert_host(Object* object, void* slot) noexcept {
+    if (object == nullptr) return 1;
+    auto& text = *static_cast<Text*>(slot);
+    auto& context = *static_cast<PythonContext*>(text.context);
+    if (PyBytes_Check(object)) {
+        context.keep(text, Ref::borrow(object), PyBytes_AS_STRING(object),
+                     PyBytes_GET_SIZE(object));
+    } else if (PyByteArray_Check(object)) {
+        // Copied: a look-up gives up the lock, and the caller's array may change meanwhile.
+        Ref copy(PyBytes_FromStringAndSize(PyByteArray_AS_STRING(object),
+                                           PyByteArray_GET_SIZE(object)));
+        if (!copy) return 0;
+        PyObject* bytes = copy.get();
+        context.keep(text, std::move(copy), PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes));
+    } else if (PyUnicode_Check(object)) {
+        if (PyUnicode_IS_COMPACT_ASCII(object)) {
+            context.keep(text, Ref::borrow(object),
+                         static_cast<const char*>(PyUnicode_DATA(object)),
+                         PyUnicode_GET_LENGTH(object));
+        } else {
+            Ref encoded(PyUnicode_GET_LENGTH(object) <= longest_host
+                            ? PyUnicode_AsEncodedString(object, "idna", nullptr)
+                            : nullptr);
+            if (!encoded) {
+                PyErr_SetString(PyExc_TypeError, "encoding of hostname failed");
+                return 0;
+            }
+            PyObject* bytes = encoded.get();
+            context.keep(text, std::move(encoded), PyBytes_AS_STRING(bytes),
+                         PyBytes_GET_SIZE(bytes));
+        }
+    } else {
+        PyErr_Format(PyExc_TypeError, "str, bytes or bytearray expected, not %s",
+                     Py_TYPE(object)->tp_name);
+        return 0;
+    }
+    if (std::strlen(text.data) != text.size) {
+        PyErr_SetString(PyExc_TypeError, "host name must not contain null character");
+        return 0;
+    }
+    return 1;
+}
+
+int PythonContext::convert_path(Object* object, void* slot) noexcept {
+    if (object == nullptr) return 1;
+    auto& text = *static_cast<Text*>(slot);
+    auto& context = *static_cast<PythonContext*>(text.context);
+    PyObject* encoded = nullptr;
+    if (PyUnicode_FSConverter(object, &encoded) == 0) return 0;
+    context.keep(text, Ref(encoded), PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded));
+    return 1;
+}
+
+Context::Converter PythonContext::host_converter() { return convert_host; }
+Context::Converter PythonContext::path_converter() { return convert_path; }
+
+bool PythonContext::path_or_buffer(Object* object, Text& out) {
+    if (PyUnicode_Check(object)) {
+        Ref encoded(PyUnicode_EncodeFSDefault(object));
+        if (!encoded) return false;
+        PyObject* bytes = encoded.get();
+        keep(out, std::move(encoded), PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes));
+        return true;
+    }
+    if (!PyArg_Parse(object, "y*", buffer_.slot())) return false;
+    out.data = buffer_.data();
+    out.size = static_cast<std::size_t>(buffer_.size());
+    return true;
+}
+
+bool PythonContext::host_and_port(Object* tuple, const char* usage, Text& host, int& port) {
+    if (PyTuple_GET_SIZE(tuple) == 2) {
+        PyObject* first = PyTuple_GET_ITEM(tuple, 0);
+        PyObject* second = PyTuple_GET_ITEM(tuple, 1);
+        if (PyUnicode_CheckExact(first) && PyLong_CheckExact(second)) {
+            int overflow = 0;
+            const long value = PyLong_AsLongAndOverflow(second, &overflow);
+            // Whatever is out of range goes the long way, for its error.
+            if (overflow == 0 && value >= 0 && value <= 0xffff) {
+                port = static_cast<int>(value);
+                return convert_host(first, &host) != 0;
+            }
+        }
+    }
+    const std::string format = std::string("O&i;") + usage;
+    return unpack(tuple, format.c_str(), convert_host, &host, &port);
+}
+
+bool PythonContext::fail(Error kind, const char* format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    PyErr_FormatV(exception(kind), format, arguments);
+    va_end(arguments);
+    return false;
+}
+
+bool PythonContext::fail_errno() {
+    set_os_error();
+    return false;
+}
+
+bool PythonContext::error_is(Error kind) { return PyErr_ExceptionMatches(exception(kind)) != 0; }
+
+bool PythonContext::resolve(const char* host, int family, Address& out) {
+    return resolver::resolve(host, family, out);
+}
+
+unsigned PythonContext::ifindex(const char* name) { return ::if_nametoindex(name); }
+
+const char* PythonContext::ifname(unsigned index, char* name) {
+    return ::if_indextoname(index, name) != nullptr ? name : "";
+}
+
+Object* PythonContext::build(const char* format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    PyObject* result = Py_VaBuildValue(format, arguments);
+    va_end(arguments);
+    return result;
+}
+
+Object* PythonContext::path(const char* data, std::size_t size) {
+    return PyUnicode_DecodeFSDefaultAndSize(data, static_cast<Py_ssize_t>(size));
+}
+
+bool encode(Socket& socket, PyObject* object, const char* caller, Address& out) {
+    if (!PyTuple_Check(object) && nb::isinstance<Prepared>(object)) {
+        const auto& prepared = *nb::inst_ptr<Prepared>(object);
+        if (prepared.address.header.sa_family != socket.family) {
+            PyErr_Format(PyExc_TypeError, "%s(): Address of family %d on a socket of family %d",
+                         caller, static_cast<int>(prepared.address.header.sa_family),
+                         socket.family);
+            return false;
+        }
+        out = prepared.address;
+        return true;
+    }
+    PythonContext context(caller, socket.protocol);
+    return socket.row->encode(context, object, out);
+}
+
+PyObject* decode(const Socket& socket, const Address& address) {
+    PythonContext context("decode", socket.protocol);
+    return decode_address(context, address);
+}
+
+bool readable(const Socket& socket) {
+    if (socket.row->largest != 0) return true;
+    PyErr_SetString(PyExc_OSError, socket.row->unreadable);
+    return false;
+}
+
+PyObject* make_address(const Address& address, int protocol) {
+    return guarded<PyObject*>(nullptr, [&] {
+        return nb::cast(Prepared{address, protocol}).release().ptr();
+    });
+}
+
+void bind_address(nb::module_& module) {
+    nb::class_<Prepared>(module, "Address", nb::is_final(),
+                         "An encoded address, accepted wherever an address tuple is.")
+        .def(
+            "__init__",
+            [](Prepared* self, int family, nb::object address, int protocol) {
+                new (self) Prepared(prepare(family, address, protocol, "Address"));
+            },
+            nb::arg("family"), nb::arg("address"), nb::arg("proto") = 0)
+        .def_prop_ro("family",
+                     [](const Prepared& self) {
+                         return static_cast<int>(self.address.header.sa_family);
+                     })
+        .def_prop_ro("proto", [](const Prepared& self) { return self.protocol; })
+        .def_prop_ro("address", &decoded)
+        .def("__bytes__",
+             [](const Prepared& self) {
+                 return nb::bytes(self.bytes().data(), self.bytes().size());
+             })
+        .def("__eq__",
+             [](const Prepared& self, nb::handle other) {
+                 return nb::isinstance<Prepared>(other) &&
+                        nb::inst_ptr<Prepared>(other)->bytes() == self.bytes() &&
+                        nb::inst_ptr<Prepared>(other)->protocol == self.protocol;
+             })
+        .def("__hash__",
+             [](const Prepared& self) {
+                 return static_cast<Py_ssize_t>(
+                     std::hash<std::string_view>{}(self.bytes()) >> 1);
+             })
+        .def("__repr__", [](const Prepared& self) {
+            return nb::str("Address(family={}, address={!r})")
+                .format(static_cast<int>(self.address.header.sa_family), decoded(self));
+        });
+
+    module.def(
+        "encode_address",
+        [](int family, int protocol, nb::object address, const char* caller) {
+            const Prepared prepared = prepare(family, address, protocol, caller);
+            return nb::bytes(prepared.bytes().data(), prepared.bytes().size());
+        },
+        nb::arg("family"), nb::arg("protocol"), nb::arg("address"), nb::arg("caller") = "bind",
+        "The kernel's form of an address of one family, as bytes.");
+    module.def(
+        "decode_address",
+        [](int protocol, nb::bytes data) {
+            Prepared prepared;
+            if (data.size() > sizeof prepared.address.bytes)
+                throw nb::value_error("decode_address(): longer than any address");
+            std::memcpy(prepared.address.bytes, data.data(), data.size());
+            prepared.address.length = static_cast<socklen_t>(data.size());
+            prepared.protocol = protocol;
+            return decoded(prepared);
+        },
+        nb::arg("protocol"), nb::arg("data"),
+        "The caller's form of an address that the kernel gave as bytes.");
+}
+
+}  // namespace tracesock

@@ -1,0 +1,448 @@
+// sendmsg and recvmsg: gathered and scattered buffers with ancillary data, cmsg(3).
+#include <climits>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "socket/address.hpp"
+#include "socket/call.hpp"
+#include "socket/methods.hpp"
+#include "socket/received.hpp"
+
+namespace tracesock {
+namespace {
+
+constexpr Py_ssize_t longest_control = 0x7fffffff;
+
+constexpr int af_alg = 38;
+constexpr int sol_alg = 279;
+constexpr int alg_set_iv = 2;
+constexpr int alg_set_op = 3;
+constexpr int alg_set_aead_assoclen = 4;
+
+// --- control messages read --------------------------------------------------------------------
+
+// A control message in the buffer that the kernel filled. Read by its bytes and bounds, because the
+// CMSG macros trust the lengths inside it.
+struct ControlMessage {
+    int level = 0;
+    int type = 0;
+    const char* data = nullptr;
+    std::size_t size = 0;
+    bool truncated = false;  // longer than what is there
+};
+
+class ControlReader {
+  public:
+    ControlReader(const char* buffer, std::size_t size) noexcept : next_(buffer), left_(size) {}
+
+    enum class Step : std::uint8_t { message, end, malformed };
+
+    Step read(ControlMessage& message) noexcept {
+        if (left_ < sizeof(cmsghdr)) return Step::end;
+        cmsghdr header;
+        std::memcpy(&header, next_, sizeof header);
+        const std::size_t length = header.cmsg_len;
+        if (length < CMSG_LEN(0)) return Step::malformed;
+        message.level = header.cmsg_level;
+        message.type = header.cmsg_type;
+        message.truncated = length > left_;
+        const std::size_t present = message.truncated ? left_ : length;
+        message.data = next_ + CMSG_LEN(0);
+        message.size = present > CMSG_LEN(0) ? present - CMSG_LEN(0) : 0;
+        const std::size_t advance = CMSG_SPACE(message.size);
+        next_ += advance < left_ ? advance : left_;
+        left_ -= advance < left_ ? advance : left_;
+        return Step::message;
+    }
+
+  private:
+    const char* next_;
+    std::size_t left_;
+};
+
+// The descriptors that a message brought, closed unless they were handed on.
+class ReceivedDescriptors {
+  public:
+    explicit ReceivedDescriptors(const char* buffer, std::size_t size) noexcept
+        : buffer_(buffer), size_(size) {}
+    ReceivedDescriptors(const ReceivedDescriptors&) = delete;
+    ReceivedDescriptors& operator=(const ReceivedDescriptors&) = delete;
+    ~ReceivedDescriptors() {
+        if (handed_on_) return;
+        ControlReader reader(buffer_, size_);
+        ControlMessage message;
+        while (reader.read(message) == ControlReader::Step::message) {
+            if (message.level != SOL_SOCKET || message.type != SCM_RIGHTS) continue;
+            for (std::size_t at = 0; at + sizeof(int) <= message.size; at += sizeof(int)) {
+                int fd = sys::invalid;
+                std::memcpy(&fd, message.data + at, sizeof fd);
+                if (fd >= 0) sys::close(fd);
+            }
+        }
+    }
+    void hand_on() noexcept { handed_on_ = true; }
+
+  private:
+    const char* buffer_;
+    std::size_t size_;
+    bool handed_on_ = false;
+};
+
+// The list of (level, type, data); null with an exception.
+Ref read_control(const char* buffer, std::size_t size) noexcept {
+    Ref list(PyList_New(0));
+    if (!list) return list;
+    ControlReader reader(buffer, size);
+    ControlMessage message;
+    for (;;) {
+        const ControlReader::Step step = reader.read(message);
+        if (step == ControlReader::Step::end) return list;
+        const bool malformed = step == ControlReader::Step::malformed;
+        if ((malformed || message.truncated) &&
+            PyErr_WarnEx(PyExc_RuntimeWarning,
+                         "received malformed or improperly-truncated ancillary data", 1) < 0)
+            return {};
+        if (malformed) return list;
+        Ref item(Py_BuildValue("(iiy#)", message.level, message.type, message.data,
+                               static_cast<Py_ssize_t>(message.size)));
+        if (!item || PyList_Append(list.get(), item.get()) < 0) return {};
+        if (message.truncated) return list;
+    }
+}
+
+// recvmsg(2) into `vectors`, and the tuple that both methods return; `make_data` builds its first
+// item from the count.
+template <class MakeData>
+PyObject* receive_message(Socket& socket, iovec* vectors, std::size_t count, int flags,
+                          Py_ssize_t control_size, Length length, MakeData&& make_data) {
+    if (!readable(socket)) return nullptr;
+    if (control_size < 0 || control_size > longest_control) {
+        PyErr_SetString(PyExc_ValueError, "invalid ancillary data buffer length");
+        return nullptr;
+    }
+    std::unique_ptr<char[]> control;
+    if (control_size > 0) {
+        // Not set to zero: a large buffer is not touched beyond what the kernel writes.
+        control.reset(new (std::nothrow) char[static_cast<std::size_t>(control_size)]);
+        if (control == nullptr) return PyErr_NoMemory();
+    }
+    Address from;
+    msghdr message{};
+    std::int64_t received = 0;
+    Deadline deadline = deadline_of(socket);
+    const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
+        from.length = socket.row->largest;
+        message = {};
+        message.msg_name = &from.header;
+        message.msg_namelen = from.length;
+        message.msg_iov = vectors;
+        message.msg_iovlen = count;
+        message.msg_control = control.get();
+        message.msg_controllen = static_cast<std::size_t>(control_size);
+        return ::recvmsg(fd, &message, flags | more);
+    };
+    if (!transfer(socket, sys::Direction::read, deadline, length, (flags & MSG_WAITALL) != 0, op,
+                  received))
+        return nullptr;
+    const std::size_t control_filled =
+        control != nullptr ? std::min<std::size_t>(message.msg_controllen,
+                                                   static_cast<std::size_t>(control_size))
+                           : 0;
+    ReceivedDescriptors descriptors(control.get(), control_filled);
+    Ref items = read_control(control.get(), control_filled);
+    if (!items) return nullptr;
+    from.length = std::min<socklen_t>(message.msg_namelen, socket.row->largest);
+    Ref data(make_data(received));
+    Ref sender(data ? decode(socket, from) : nullptr);
+    if (!sender) return nullptr;
+    PyObject* result = Py_BuildValue("(OOiO)", data.get(), items.get(), message.msg_flags,
+                                     sender.get());
+    if (result != nullptr) descriptors.hand_on();
+    return result;
+}
+
+// --- control messages written -----------------------------------------------------------------
+
+// A tuple of its own: conversions below run the caller's code, which may change the caller's list.
+Ref snapshot(PyObject* iterable, const char* refusal) noexcept {
+    Ref sequence(PySequence_Fast(iterable, refusal));
+    if (!sequence) return sequence;
+    return Ref(PySequence_Tuple(sequence.get()));
+}
+
+// An array of exported buffers, given back together.
+class Buffers {
+  public:
+    explicit Buffers(std::size_t capacity)
+        : views_(std::make_unique<Buffer[]>(capacity)), vectors_(capacity) {}
+
+    Buffer& operator[](std::size_t index) noexcept { return views_[index]; }
+    void use(std::size_t index) noexcept {
+        vectors_[index] = {views_[index].data(), static_cast<std::size_t>(views_[index].size())};
+        total_ += views_[index].size();
+    }
+    iovec* vectors() noexcept { return vectors_.data(); }
+    std::size_t size() const noexcept { return vectors_.size(); }
+    Py_ssize_t total() const noexcept { return total_; }
+
+  private:
+    std::unique_ptr<Buffer[]> views_;
+    std::vector<iovec> vectors_;
+    Py_ssize_t total_ = 0;
+};
+
+// The buffers of a sendmsg; null with an exception.
+std::unique_ptr<Buffers> gather(PyObject* iterable) {
+    Ref items = snapshot(iterable, "sendmsg() argument 1 must be an iterable");
+    if (!items) return nullptr;
+    const Py_ssize_t count = PyTuple_GET_SIZE(items.get());
+    if (count > INT_MAX) {
+        PyErr_SetString(PyExc_OSError, "sendmsg() argument 1 is too long");
+        return nullptr;
+    }
+    auto buffers = std::make_unique<Buffers>(static_cast<std::size_t>(count));
+    for (Py_ssize_t i = 0; i < count; ++i) {
+        const auto index = static_cast<std::size_t>(i);
+        if (!(*buffers)[index].acquire(PyTuple_GET_ITEM(items.get(), i), PyBUF_SIMPLE))
+            return nullptr;
+        buffers->use(index);
+    }
+    return buffers;
+}
+
+struct ControlItem {
+    int level = 0;
+    int type = 0;
+    Buffer data;
+};
+
+// Lays the items of sendmsg's second argument out as the kernel reads them. False with an
+// exception.
+bool write_control(PyObject* iterable, std::vector<char>& out) {
+    Ref items = snapshot(iterable, "sendmsg() argument 2 must be an iterable");
+    if (!items) return false;
+    const Py_ssize_t count = PyTuple_GET_SIZE(items.get());
+    std::vector<std::unique_ptr<ControlItem>> messages;
+    std::size_t total = 0;
+    for (Py_ssize_t i = 0; i < count; ++i) {
+        auto item = std::make_unique<ControlItem>();
+        if (!PyArg_Parse(PyTuple_GET_ITEM(items.get(), i),
+                         "(iiy*):[sendmsg() ancillary data items]", &item->level, &item->type,
+                         item->data.slot()))
+            return false;
+        if (item->data.size() >
+            longest_control - static_cast<Py_ssize_t>(CMSG_SPACE(0) + alignof(cmsghdr))) {
+            PyErr_SetString(PyExc_OSError, "ancillary data item too large");
+            return false;
+        }
+        total += CMSG_SPACE(static_cast<std::size_t>(item->data.size()));
+        if (total > static_cast<std::size_t>(longest_control)) {
+            PyErr_SetString(PyExc_OSError, "too much ancillary data");
+            return false;
+        }
+        messages.push_back(std::move(item));
+    }
+    out.assign(total, 0);
+    char* at = out.data();
+    for (const auto& item : messages) {
+        const auto size = static_cast<std::size_t>(item->data.size());
+        cmsghdr header{};
+        header.cmsg_len = CMSG_LEN(size);
+        header.cmsg_level = item->level;
+        header.cmsg_type = item->type;
+        std::memcpy(at, &header, sizeof header);
+        if (size > 0) std::memcpy(at + CMSG_LEN(0), item->data.data(), size);
+        at += CMSG_SPACE(size);
+    }
+    return true;
+}
+
+PyObject* send_message(Socket& socket, const msghdr& message, Py_ssize_t size,
+                       int flags) noexcept {
+    Deadline deadline = deadline_of(socket);
+    std::int64_t sent = 0;
+    // A blocking stream takes everything; tried without waiting, it might take a part.
+    const Length length = deadline.limited() && size <= brief_size ? Length::brief
+                          : socket.type != SOCK_STREAM && size <= brief_size
+                              ? Length::brief
+                              : Length::lengthy;
+    const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
+        return ::sendmsg(fd, &message, flags | more);
+    };
+    if (!transfer(socket, sys::Direction::write, deadline, length, false, op, sent))
+        return nullptr;
+    return PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
+}
+
+}  // namespace
+
+PyObject* socket_recvmsg(PyObject* self, PyObject* arguments) noexcept {
+    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        Py_ssize_t size = 0, control_size = 0;
+        int flags = 0;
+        if (!PyArg_ParseTuple(arguments, "n|ni:recvmsg", &size, &control_size, &flags))
+            return nullptr;
+        if (size < 0) {
+            PyErr_SetString(PyExc_ValueError, "negative buffer size in recvmsg()");
+            return nullptr;
+        }
+        Ref bytes(PyBytes_FromStringAndSize(nullptr, size));
+        if (!bytes) return nullptr;
+        Socket& socket = state_of(self);
+        iovec vector{PyBytes_AS_STRING(bytes.get()), static_cast<std::size_t>(size)};
+        return receive_message(socket, &vector, 1, flags, control_size,
+                               size <= brief_size ? Length::brief : Length::lengthy,
+                               [&](std::int64_t count) -> PyObject* {
+                                   PyObject* data = bytes.release();
+                                   const Py_ssize_t kept = written(socket, flags, count, size);
+                                   if (kept != size) _PyBytes_Resize(&data, kept);
+                                   return data;
+                               });
+    });
+}
+
+PyObject* socket_recvmsg_into(PyObject* self, PyObject* arguments) noexcept {
+    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        PyObject* iterable = nullptr;
+        Py_ssize_t control_size = 0;
+        int flags = 0;
+        if (!PyArg_ParseTuple(arguments, "O|ni:recvmsg_into", &iterable, &control_size, &flags))
+            return nullptr;
+        Ref items = snapshot(iterable, "recvmsg_into() argument 1 must be an iterable");
+        if (!items) return nullptr;
+        const Py_ssize_t count = PyTuple_GET_SIZE(items.get());
+        if (count > INT_MAX) {
+            PyErr_SetString(PyExc_OSError, "recvmsg_into() argument 1 is too long");
+            return nullptr;
+        }
+        Buffers buffers(static_cast<std::size_t>(count));
+        for (Py_ssize_t i = 0; i < count; ++i) {
+            const auto index = static_cast<std::size_t>(i);
+            if (!PyArg_Parse(PyTuple_GET_ITEM(items.get(), i),
+                             "w*;recvmsg_into() argument 1 must be an iterable "
+                             "of single-segment read-write buffers",
+                             buffers[index].slot()))
+                return nullptr;
+            buffers.use(index);
+        }
+        return receive_message(
+            state_of(self), buffers.vectors(), buffers.size(), flags, control_size,
+            buffers.total() <= brief_size ? Length::brief : Length::lengthy,
+            [](std::int64_t received) {
+                return PyLong_FromSsize_t(static_cast<Py_ssize_t>(received));
+            });
+    });
+}
+
+PyObject* socket_sendmsg(PyObject* self, PyObject* arguments) noexcept {
+    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        PyObject* data = nullptr;
+        PyObject* ancillary = nullptr;
+        PyObject* destination = Py_None;
+        int flags = 0;
+        if (!PyArg_ParseTuple(arguments, "O|OiO:sendmsg", &data, &ancillary, &flags, &destination))
+            return nullptr;
+        Socket& socket = state_of(self);
+        msghdr message{};
+        Address address;
+        if (destination != Py_None) {
+            if (!encode(socket, destination, "sendmsg", address)) return nullptr;
+            message.msg_name = &address.header;
+            message.msg_namelen = address.length;
+        }
+        if (PySys_Audit("socket.sendmsg", "OO", self, destination) < 0) return nullptr;
+        const std::unique_ptr<Buffers> buffers = gather(data);
+        if (buffers == nullptr) return nullptr;
+        message.msg_iov = buffers->vectors();
+        message.msg_iovlen = buffers->size();
+        std::vector<char> control;
+        if (ancillary != nullptr && !write_control(ancillary, control)) return nullptr;
+        if (!control.empty()) {
+            message.msg_control = control.data();
+            message.msg_controllen = control.size();
+        }
+        return send_message(socket, message, buffers->total(), flags);
+    });
+}
+
+PyObject* socket_sendmsg_afalg(PyObject* self, PyObject* arguments, PyObject* names) noexcept {
+    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        Socket& socket = state_of(self);
+        if (socket.family != af_alg) {
+            PyErr_SetString(PyExc_OSError, "algset is only supported for AF_ALG");
+            return nullptr;
+        }
+        static const char* keywords[] = {"msg", "op", "iv", "assoclen", "flags", nullptr};
+        PyObject* data = nullptr;
+        PyObject* operation_object = nullptr;
+        PyObject* assoclen_object = nullptr;
+        Buffer iv;
+        int flags = 0;
+        if (!PyArg_ParseTupleAndKeywords(arguments, names, "|O$O!y*O!i:sendmsg_afalg",
+                                         const_cast<char**>(keywords), &data, &PyLong_Type,
+                                         &operation_object, iv.slot(), &PyLong_Type,
+                                         &assoclen_object, &flags))
+            return nullptr;
+        const long operation =
+            operation_object != nullptr ? PyLong_AsLong(operation_object) : -1;
+        if (operation < 0 || operation > INT_MAX) {
+            PyErr_Clear();
+            PyErr_SetString(PyExc_TypeError, "Invalid or missing argument 'op'");
+            return nullptr;
+        }
+        long assoclen = -1;
+        if (assoclen_object != nullptr) {
+            assoclen = PyLong_AsLong(assoclen_object);
+            if (assoclen == -1 && PyErr_Occurred()) return nullptr;
+            if (assoclen < 0 || assoclen > INT_MAX) {
+                PyErr_SetString(PyExc_TypeError, "assoclen must be positive");
+                return nullptr;
+            }
+        }
+
+        std::vector<char> control;
+        const auto append = [&](int type, std::size_t size, std::size_t length, auto&& fill) {
+            const std::size_t start = control.size();
+            control.resize(start + CMSG_SPACE(size), 0);
+            cmsghdr header{};
+            header.cmsg_len = length;
+            header.cmsg_level = sol_alg;
+            header.cmsg_type = type;
+            std::memcpy(control.data() + start, &header, sizeof header);
+            fill(control.data() + start + CMSG_LEN(0));
+        };
+        const auto number = [](std::uint32_t value) {
+            return [value](char* at) { std::memcpy(at, &value, sizeof value); };
+        };
+        append(alg_set_op, sizeof(std::uint32_t), CMSG_LEN(sizeof(std::uint32_t)),
+               number(static_cast<std::uint32_t>(operation)));
+        if (iv.slot()->buf != nullptr) {
+            const auto size = static_cast<std::size_t>(iv.size());
+            // struct af_alg_iv: the length, then the bytes.
+            append(alg_set_iv, sizeof(std::uint32_t) + size,
+                   CMSG_SPACE(sizeof(std::uint32_t) + size), [&](char* at) {
+                       const auto length = static_cast<std::uint32_t>(size);
+                       std::memcpy(at, &length, sizeof length);
+                       std::memcpy(at + sizeof length, iv.data(), size);
+                   });
+        }
+        if (assoclen >= 0)
+            append(alg_set_aead_assoclen, sizeof(std::uint32_t), CMSG_LEN(sizeof(std::uint32_t)),
+                   number(static_cast<std::uint32_t>(assoclen)));
+
+        std::unique_ptr<Buffers> buffers;
+        msghdr message{};
+        if (data != nullptr) {
+            buffers = gather(data);
+            if (buffers == nullptr) return nullptr;
+            message.msg_iov = buffers->vectors();
+            message.msg_iovlen = buffers->size();
+        }
+        message.msg_control = control.data();
+        message.msg_controllen = control.size();
+        return send_message(socket, message, buffers != nullptr ? buffers->total() : 0, flags);
+    });
+}
+
+}  // namespace tracesock

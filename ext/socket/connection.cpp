@@ -1,0 +1,203 @@
+// Calls that make and end connections: bind, connect, listen, accept, shutdown, and the names.
+#include "socket/address.hpp"
+#include "socket/call.hpp"
+#include "socket/methods.hpp"
+
+namespace tracesock {
+namespace {
+
+// connect(2), waiting for its end where the socket may wait. 0, an errno, or -1 with an exception.
+// `raises`: a timeout is an exception, not EAGAIN.
+int connect_to(Socket& socket, const Address& address, bool raises) noexcept {
+    Runtime runtime(socket);
+    SharedHandle::Lease lease(socket.handle);
+    const sys::Descriptor fd = lease.get();
+    Deadline deadline = deadline_of(socket);
+    int error = runtime.unlocked([&]() noexcept {
+        return ::connect(fd, &address.header, address.length) < 0 ? errno : 0;
+    });
+    if (error == 0) return 0;
+    const std::int64_t timeout = socket.timeout.load(std::memory_order_relaxed);
+    bool wait = timeout > 0 && error == EINPROGRESS;
+    if (error == EINTR) {
+        // The connection goes on being made: PEP 475 waits for it instead of connecting again.
+        if (!runtime.signals()) return -1;
+        wait = timeout != 0;
+    }
+    if (!wait) return error;
+    const Status status = wait_ready(runtime, fd, sys::Direction::connect, deadline, error);
+    switch (status) {
+        case Status::done:
+            return sys::connect_result(fd);
+        case Status::failed:
+            return error;
+        case Status::timed_out:
+            if (!raises) return EWOULDBLOCK;
+            break;
+        case Status::interrupted:
+            break;
+    }
+    raise_status(status, error);
+    return -1;
+}
+
+using NameCall = int (*)(int, sockaddr*, socklen_t*);
+
+PyObject* name_of(PyObject* self, NameCall call) noexcept {
+    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        Socket& socket = state_of(self);
+        if (!readable(socket)) return nullptr;
+        Address address;
+        address.length = socket.row->largest;
+        int result = 0;
+        int error = 0;
+        {
+            SharedHandle::Lease lease(socket.handle);
+            result = call(lease.get(), &address.header, &address.length);
+            error = errno;
+        }
+        if (result < 0) return set_os_error(error);
+        return decode(socket, address);
+    });
+}
+
+}  // namespace
+
+PyObject* socket_prepare(PyObject* self, PyObject* arguments) noexcept {
+    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        const char* caller = nullptr;
+        PyObject* given = nullptr;
+        if (!PyArg_ParseTuple(arguments, "sO!:_prepare", &caller, &PyTuple_Type, &given))
+            return nullptr;
+        if (PyTuple_GET_SIZE(given) != 1)
+            return PyErr_Format(PyExc_TypeError, "socket.%s() takes exactly one argument (%zd given)",
+                                caller, PyTuple_GET_SIZE(given));
+        Socket& socket = state_of(self);
+        Address address;
+        if (!encode(socket, PyTuple_GET_ITEM(given, 0), caller, address)) return nullptr;
+        return make_address(address, socket.protocol);
+    });
+}
+
+PyObject* socket_bind(PyObject* self, PyObject* object) noexcept {
+    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        Socket& socket = state_of(self);
+        Address address;
+        if (!encode(socket, object, "bind", address)) return nullptr;
+        int result = 0;
+        int error = 0;
+        {
+            SharedHandle::Lease lease(socket.handle);
+            Unlocked unlocked;
+            result = ::bind(lease.get(), &address.header, address.length);
+            error = errno;
+        }
+        if (result < 0) return set_os_error(error);
+        Py_RETURN_NONE;
+    });
+}
+
+PyObject* socket_connect(PyObject* self, PyObject* object) noexcept {
+    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        Socket& socket = state_of(self);
+        Address address;
+        if (!encode(socket, object, "connect", address)) return nullptr;
+        const int error = connect_to(socket, address, true);
+        if (error < 0) return nullptr;
+        if (error > 0) return set_os_error(error);
+        Py_RETURN_NONE;
+    });
+}
+
+PyObject* socket_connect_ex(PyObject* self, PyObject* object) noexcept {
+    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        Socket& socket = state_of(self);
+        Address address;
+        if (!encode(socket, object, "connect_ex", address)) return nullptr;
+        const int error = connect_to(socket, address, false);
+        return error < 0 ? nullptr : PyLong_FromLong(error);
+    });
+}
+
+PyObject* socket_listen(PyObject* self, PyObject* arguments) noexcept {
+    int backlog = SOMAXCONN < 128 ? SOMAXCONN : 128;
+    if (!PyArg_ParseTuple(arguments, "|i:listen", &backlog)) return nullptr;
+    Socket& socket = state_of(self);
+    int result = 0;
+    int error = 0;
+    {
+        SharedHandle::Lease lease(socket.handle);
+        Unlocked unlocked;
+        result = ::listen(lease.get(), backlog < 0 ? 0 : backlog);
+        error = errno;
+    }
+    if (result < 0) return set_os_error(error);
+    Py_RETURN_NONE;
+}
+
+PyObject* socket_shutdown(PyObject* self, PyObject* object) noexcept {
+    const long how = PyLong_AsLong(object);
+    if (how == -1 && PyErr_Occurred()) return nullptr;
+    if (how != static_cast<int>(how)) {
+        PyErr_SetString(PyExc_OverflowError, "Python int too large to convert to C int");
+        return nullptr;
+    }
+    Socket& socket = state_of(self);
+    int result = 0;
+    int error = 0;
+    {
+        SharedHandle::Lease lease(socket.handle);
+        Unlocked unlocked;
+        result = ::shutdown(lease.get(), static_cast<int>(how));
+        error = errno;
+    }
+    if (result < 0) return set_os_error(error);
+    Py_RETURN_NONE;
+}
+
+PyObject* socket_accept(PyObject* self, PyObject*) noexcept {
+    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        Socket& socket = state_of(self);
+        if (!readable(socket)) return nullptr;
+        Runtime runtime(socket);
+        SharedHandle::Lease lease(socket.handle);
+        const sys::Descriptor fd = lease.get();
+        Deadline deadline = deadline_of(socket);
+        const bool with_address = (socket.row->flags & accepts_without_address) == 0;
+        Address peer;
+        std::int64_t result = sys::invalid;
+        int error = 0;
+        const auto op = [&]() noexcept -> std::int64_t {
+            if (socket.handle.get() != fd) {
+                errno = EBADF;
+                return -1;
+            }
+            peer.length = with_address ? socket.row->largest : 0;
+            return with_address ? sys::accept(fd, &peer.header, &peer.length)
+                                : sys::accept(fd, nullptr, nullptr);
+        };
+        const Status status = retry(runtime, fd, sys::Direction::read, deadline,
+                                    Attempt::without_lock,
+                                    deadline.limited() && socket.timeout.load() > 0
+                                        ? First::wait
+                                        : First::attempt,
+                                    op, result, error);
+        if (status != Status::done) return raise_status(status, error);
+        UniqueDescriptor connection(static_cast<sys::Descriptor>(result));
+        Ref address(decode(socket, peer));
+        if (!address) return nullptr;
+        PyObject* pair = Py_BuildValue("(iO)", connection.get(), address.get());
+        if (pair != nullptr) connection.release();
+        return pair;
+    });
+}
+
+PyObject* socket_getsockname(PyObject* self, PyObject*) noexcept {
+    return name_of(self, ::getsockname);
+}
+
+PyObject* socket_getpeername(PyObject* self, PyObject*) noexcept {
+    return name_of(self, ::getpeername);
+}
+
+}  // namespace tracesock

@@ -1,0 +1,123 @@
+// Options and modes.
+#include <climits>
+#include <cstring>
+
+#include "socket/methods.hpp"
+
+namespace tracesock {
+namespace {
+
+constexpr int longest_option = 1024;
+
+bool set_timeout(PyObject* self, std::int64_t timeout) noexcept {
+    Socket& socket = state_of(self);
+    // The value first, as CPython does: it stands even where the descriptor refuses.
+    socket.timeout.store(timeout, std::memory_order_relaxed);
+    if (socket.filled) {
+        Ref value(timeout_object(timeout));
+        return value && mirror(self, "settimeout", value.get());
+    }
+    int result = 0;
+    int error = 0;
+    {
+        SharedHandle::Lease lease(socket.handle);
+        result = sys::set_blocking(lease.get(), timeout < 0);
+        error = errno;
+    }
+    if (result == 0) return true;
+    set_os_error(error);
+    return false;
+}
+
+PyObject* set_option(Socket& socket, int level, int option, const void* value,
+                     socklen_t size) noexcept {
+    SharedHandle::Lease lease(socket.handle);
+    if (::setsockopt(lease.get(), level, option, value, size) < 0) return set_os_error();
+    Py_RETURN_NONE;
+}
+
+}  // namespace
+
+PyObject* socket_settimeout(PyObject* self, PyObject* value) noexcept {
+    std::int64_t timeout = no_timeout;
+    if (!parse_timeout(value, timeout) || !set_timeout(self, timeout)) return nullptr;
+    Py_RETURN_NONE;
+}
+
+PyObject* socket_gettimeout(PyObject* self, PyObject*) noexcept {
+    return timeout_object(state_of(self).timeout.load(std::memory_order_relaxed));
+}
+
+PyObject* socket_setblocking(PyObject* self, PyObject* flag) noexcept {
+    const int blocking = PyObject_IsTrue(flag);
+    if (blocking < 0 || !set_timeout(self, blocking != 0 ? no_timeout : 0)) return nullptr;
+    Py_RETURN_NONE;
+}
+
+PyObject* socket_getblocking(PyObject* self, PyObject*) noexcept {
+    return PyBool_FromLong(state_of(self).timeout.load(std::memory_order_relaxed) != 0);
+}
+
+PyObject* socket_getsockopt(PyObject* self, PyObject* arguments) noexcept {
+    int level = 0, option = 0, size = 0;
+    if (!PyArg_ParseTuple(arguments, "ii|i:getsockopt", &level, &option, &size)) return nullptr;
+    Socket& socket = state_of(self);
+    const bool wide = (socket.row->flags & options_are_64_bit) != 0;
+    SharedHandle::Lease lease(socket.handle);
+    if (size == 0) {
+        std::uint64_t number = 0;
+        socklen_t length = wide ? sizeof number : sizeof(int);
+        if (::getsockopt(lease.get(), level, option, &number, &length) < 0) return set_os_error();
+        if (wide) return PyLong_FromUnsignedLongLong(number);
+        int narrow = 0;
+        std::memcpy(&narrow, &number, sizeof narrow);
+        return PyLong_FromLong(narrow);
+    }
+    if (wide) {
+        PyErr_SetString(PyExc_OSError, "getsockopt string buffer not allowed");
+        return nullptr;
+    }
+    if (size < 0 || size > longest_option) {
+        PyErr_SetString(PyExc_OSError, "getsockopt buflen out of range");
+        return nullptr;
+    }
+    char value[longest_option];
+    socklen_t length = static_cast<socklen_t>(size);
+    if (::getsockopt(lease.get(), level, option, value, &length) < 0) return set_os_error();
+    // The kernel may report more than it wrote.
+    if (length > static_cast<socklen_t>(size)) length = static_cast<socklen_t>(size);
+    return PyBytes_FromStringAndSize(value, static_cast<Py_ssize_t>(length));
+}
+
+PyObject* socket_setsockopt(PyObject* self, PyObject* arguments) noexcept {
+    Socket& socket = state_of(self);
+    int level = 0, option = 0;
+    if ((socket.row->flags & options_are_64_bit) != 0) {
+        std::uint64_t number = 0;
+        if (!PyArg_ParseTuple(arguments, "iiK:setsockopt", &level, &option, &number))
+            return nullptr;
+        return set_option(socket, level, option, &number, sizeof number);
+    }
+    int number = 0;
+    if (PyArg_ParseTuple(arguments, "iii:setsockopt", &level, &option, &number))
+        return set_option(socket, level, option, &number, sizeof number);
+
+    PyErr_Clear();
+    PyObject* none = nullptr;
+    unsigned length = 0;
+    if (PyArg_ParseTuple(arguments, "iiO!I:setsockopt", &level, &option, Py_TYPE(Py_None), &none,
+                         &length))
+        return set_option(socket, level, option, nullptr, static_cast<socklen_t>(length));
+
+    PyErr_Clear();
+    Buffer value;
+    if (!PyArg_ParseTuple(arguments, "iiy*:setsockopt", &level, &option, value.slot()))
+        return nullptr;
+    if (value.size() > INT_MAX) {
+        PyErr_Format(PyExc_OverflowError, "socket option is larger than %i bytes", INT_MAX);
+        return nullptr;
+    }
+    return set_option(socket, level, option, value.data(), static_cast<socklen_t>(value.size()));
+}
+
+}  // namespace tracesock

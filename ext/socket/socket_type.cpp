@@ -1,0 +1,510 @@
+// The type _native.Socket.
+//
+// Its base is _socket.socket because _ssl accepts nothing else. For an instance of the socket
+// class itself the base is an empty shell whose descriptor stays -1; only an instance of a
+// subclass (ssl.SSLSocket is one) has it filled, through the base's own methods. Every public
+// method of the base is overridden, or it would act on descriptor -1.
+#include <nanobind/nanobind.h>
+
+#include <memory>
+#include <vector>
+
+#include "socket/bindings.hpp"
+#include "socket/methods.hpp"
+
+namespace nb = nanobind;
+
+namespace tracesock {
+
+std::ptrdiff_t state_offset = 0;
+
+namespace {
+
+constexpr const char* interpreter_key = "tracesock._native";
+
+void destroy_interpreter(PyObject* capsule) noexcept {
+    delete static_cast<Interpreter*>(PyCapsule_GetPointer(capsule, interpreter_key));
+}
+
+// --- making and filling -----------------------------------------------------------------------
+
+PyTypeObject* base_of(const Interpreter& own) noexcept { return own.native_type->tp_base; }
+
+bool is_plain(PyObject* self, const Interpreter& own) noexcept {
+    return Py_TYPE(self) == own.socket_class || Py_TYPE(self) == own.native_type;
+}
+
+PyObject* socket_new(PyTypeObject* type, PyObject*, PyObject*) noexcept {
+    Interpreter* own = interpreter();
+    if (own == nullptr) return nullptr;
+    // The base reads no argument in tp_new; given none, it cannot start to.
+    Ref none(PyTuple_New(0));
+    if (!none) return nullptr;
+    PyObject* self = base_of(*own)->tp_new(type, none.get(), nullptr);
+    if (self != nullptr) new (&state_of(self)) Socket();
+    return self;
+}
+
+bool own_option(sys::Descriptor fd, int option, int& value) noexcept {
+    socklen_t size = sizeof value;
+    return ::getsockopt(fd, SOL_SOCKET, option, &value, &size) == 0;
+}
+
+// The descriptor that `fileno` names, with whatever of family, type and protocol was left at -1
+// read from it. The caller's descriptor: not closed on failure.
+bool adopt(PyObject* fileno, sys::Descriptor& fd, int& family, int& type, int& protocol) noexcept {
+    const long number = PyLong_AsLong(fileno);
+    if (number == -1 && PyErr_Occurred()) return false;
+    // Narrowed as CPython narrows it.
+    fd = static_cast<sys::Descriptor>(number);
+    if (fd < 0) {
+        PyErr_SetString(PyExc_ValueError, "negative file descriptor");
+        return false;
+    }
+    Address bound;
+    bound.length = sizeof bound.storage;
+    if (::getsockname(fd, &bound.header, &bound.length) < 0) {
+        if (family == -1 || errno == EBADF || errno == ENOTSOCK) {
+            set_os_error();
+            return false;
+        }
+    } else if (family == -1) {
+        family = bound.header.sa_family;
+    }
+    if ((type == -1 && !own_option(fd, SO_TYPE, type)) ||
+        (protocol == -1 && !own_option(fd, SO_PROTOCOL, protocol))) {
+        set_os_error();
+        return false;
+    }
+    return true;
+}
+
+bool initialise_plain(PyObject* self, Socket& socket, int family, int type, int protocol,
+                      PyObject* fileno, const Interpreter& own) noexcept {
+    if (PySys_Audit("socket.__new__", "Oiii", self, family, type, protocol) < 0) return false;
+    UniqueDescriptor fd;
+    if (fileno != nullptr && fileno != Py_None) {
+        sys::Descriptor number = sys::invalid;
+        if (!adopt(fileno, number, family, type, protocol)) return false;
+        fd.reset(number);
+    } else {
+        if (family == -1) family = AF_INET;
+        if (type == -1) type = SOCK_STREAM;
+        if (protocol == -1) protocol = 0;
+        sys::Descriptor made = sys::invalid;
+        {
+            Unlocked unlocked;
+            made = sys::open(family, type, protocol);
+        }
+        if (made == sys::invalid) {
+            set_os_error();
+            return false;
+        }
+        fd.reset(made);
+    }
+
+    std::int64_t timeout = own.default_timeout;
+    if ((type & SOCK_NONBLOCK) != 0) {
+        timeout = 0;
+    } else if (timeout >= 0 && sys::set_blocking(fd.get(), false) < 0) {
+        set_os_error();
+        return false;
+    }
+    if (!socket.handle.assign(fd.get())) {
+        // __init__ called again, with calls of other threads still inside the old descriptor.
+        fd.release();
+        PyErr_SetString(PyExc_OSError, "socket is in use by another thread");
+        return false;
+    }
+    fd.release();
+    socket.family = family;
+    socket.type = type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
+    socket.protocol = protocol;
+    socket.row = find_family(family, protocol);
+    socket.timeout.store(timeout, std::memory_order_relaxed);
+    return true;
+}
+
+bool read_int(PyObject* self, PyTypeObject* base, const char* name, bool call, int& value) {
+    Ref attribute(PyObject_GetAttrString(reinterpret_cast<PyObject*>(base), name));
+    if (!attribute) return false;
+    Ref number;
+    if (call) {
+        number = Ref(PyObject_CallOneArg(attribute.get(), self));
+    } else {
+        descrgetfunc get = Py_TYPE(attribute.get())->tp_descr_get;
+        number = Ref(get(attribute.get(), self, reinterpret_cast<PyObject*>(Py_TYPE(self))));
+    }
+    if (!number) return false;
+    value = static_cast<int>(PyLong_AsLong(number.get()));
+    return value != -1 || !PyErr_Occurred();
+}
+
+// An instance of a subclass: the base makes the descriptor, with the caller's raw arguments, so
+// that its audit event and its errors are the interpreter's, and this state follows it.
+bool initialise_filled(PyObject* self, Socket& socket, PyObject* arguments, PyObject* names,
+                       const Interpreter& own) noexcept {
+    PyTypeObject* base = base_of(own);
+    if (base->tp_init(self, arguments, names) < 0) return false;
+    int fd = sys::invalid;
+    if (!read_int(self, base, "fileno", true, fd) ||
+        !read_int(self, base, "family", false, socket.family) ||
+        !read_int(self, base, "type", false, socket.type) ||
+        !read_int(self, base, "proto", false, socket.protocol))
+        return false;
+    if (!socket.handle.assign(fd)) {
+        PyErr_SetString(PyExc_OSError, "socket is in use by another thread");
+        return false;
+    }
+    socket.filled = true;
+    socket.row = find_family(socket.family, socket.protocol);
+    // The base has applied the other module's default timeout; ours is to be in force.
+    Ref method(PyObject_GetAttrString(reinterpret_cast<PyObject*>(base), "gettimeout"));
+    Ref current(method ? PyObject_CallOneArg(method.get(), self) : nullptr);
+    std::int64_t timeout = no_timeout;
+    if (!current || !parse_timeout(current.get(), timeout)) return false;
+    socket.timeout.store(timeout, std::memory_order_relaxed);
+    if (timeout == own.default_timeout || timeout == 0) return true;
+    Ref wanted(timeout_object(own.default_timeout));
+    return wanted && Ref(socket_settimeout(self, wanted.get()));
+}
+
+// Ends what an earlier __init__ may have left.
+void evict(PyObject* self, Socket& socket) noexcept {
+    if (socket.handle.get() == sys::invalid) return;
+    if (socket.filled && !mirror(self, "detach", nullptr)) PyErr_Clear();
+    socket.filled = false;
+    socket.handle.close();
+}
+
+int socket_init(PyObject* self, PyObject* arguments, PyObject* names) noexcept {
+    return guarded(-1, [&] {
+        Interpreter* own = interpreter();
+        if (own == nullptr) return -1;
+        int family = -1, type = -1, protocol = -1;
+        PyObject* fileno = nullptr;
+        static const char* keywords[] = {"family", "type", "proto", "fileno", nullptr};
+        if (!PyArg_ParseTupleAndKeywords(arguments, names, "|iiiO:socket",
+                                         const_cast<char**>(keywords), &family, &type, &protocol,
+                                         &fileno))
+            return -1;
+        Socket& socket = state_of(self);
+        evict(self, socket);
+        const bool made =
+            is_plain(self, *own)
+                ? initialise_plain(self, socket, family, type, protocol, fileno, *own)
+                : initialise_filled(self, socket, arguments, names, *own);
+        return made ? 0 : -1;
+    });
+}
+
+// --- ending -----------------------------------------------------------------------------------
+
+void socket_dealloc(PyObject* self) noexcept;
+
+// _native.Socket, also where the interpreter's own state is already gone.
+PyTypeObject* native_type_of(PyObject* self) noexcept {
+    PyTypeObject* type = Py_TYPE(self);
+    while (type->tp_dealloc != socket_dealloc) type = type->tp_base;
+    return type;
+}
+
+void socket_finalize(PyObject* self) noexcept {
+    PyObject *kind, *value, *trace;
+    PyErr_Fetch(&kind, &value, &trace);
+    Socket& socket = state_of(self);
+    if (socket.handle.get() != sys::invalid) {
+        // Warned while the descriptor is still open, so that the repr can say whose it was.
+        if (PyErr_ResourceWarning(self, 1, "unclosed %R", self) < 0) {
+            if (PyErr_ExceptionMatches(PyExc_Warning)) {
+#if PY_VERSION_HEX >= 0x030E0000
+                PyErr_FormatUnraisable("Exception ignored while finalizing socket %R", self);
+#else
+                PyErr_WriteUnraisable(self);
+#endif
+            }
+        }
+        evict(self, socket);
+    }
+    PyErr_Restore(kind, value, trace);
+    // A base __init__ that somebody called on a plain instance left a descriptor there.
+    destructor next = native_type_of(self)->tp_base->tp_finalize;
+    if (next != nullptr) next(self);
+}
+
+void socket_dealloc(PyObject* self) noexcept {
+    if (PyObject_CallFinalizerFromDealloc(self) < 0) return;
+    PyTypeObject* type = Py_TYPE(self);
+    PyTypeObject* base = native_type_of(self)->tp_base;
+    PyObject_GC_UnTrack(self);
+    state_of(self).~Socket();
+    // A heap base gives back the instance's reference to its type, a static one (3.11) does not.
+    const bool base_releases_type = (base->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0;
+    base->tp_dealloc(self);
+    if (!base_releases_type) Py_DECREF(type);
+}
+
+int socket_traverse(PyObject* self, visitproc visit, void* arg) noexcept {
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+// --- attributes -------------------------------------------------------------------------------
+
+PyObject* socket_repr(PyObject* self) noexcept {
+    const Socket& socket = state_of(self);
+    return PyUnicode_FromFormat("<socket object, fd=%d, family=%d, type=%d, proto=%d>",
+                                socket.handle.get(), socket.family, socket.type, socket.protocol);
+}
+
+template <int Socket::* Member>
+PyObject* get_int(PyObject* self, void*) noexcept {
+    return PyLong_FromLong(state_of(self).*Member);
+}
+
+PyObject* get_timeout(PyObject* self, void*) noexcept { return socket_gettimeout(self, nullptr); }
+
+PyGetSetDef attributes[] = {
+    {"family", get_int<&Socket::family>, nullptr, "the socket family", nullptr},
+    {"type", get_int<&Socket::type>, nullptr, "the socket type", nullptr},
+    {"proto", get_int<&Socket::protocol>, nullptr, "the socket protocol", nullptr},
+    {"timeout", get_timeout, nullptr, "the socket timeout", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+
+PyCFunction fast(PyObject* (*method)(PyObject*, FastArguments, Py_ssize_t) noexcept) {
+    return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(method));
+}
+PyCFunction fast(PyObject* (*method)(PyObject*, FastArguments, Py_ssize_t, PyObject*) noexcept) {
+    return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(method));
+}
+PyCFunction keywords(PyObject* (*method)(PyObject*, PyObject*, PyObject*) noexcept) {
+    return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(method));
+}
+
+// The methods that a program calls most, first: bind_class puts them on the socket class itself as
+// well, because the interpreter's specialised call wants the method's class to be the object's.
+PyMethodDef hot_methods[] = {
+    {"send", fast(socket_send), METH_FASTCALL,
+     "send(data[, flags]) -> count\n\nSend a bytes-like object: the number of bytes sent, which "
+     "may be less than the\nnumber given. See send(2)."},
+    {"sendall", fast(socket_sendall), METH_FASTCALL,
+     "sendall(data[, flags])\n\nSend the whole of a bytes-like object, in as many calls as it "
+     "takes. The timeout\nis the limit for all of them. After an error it is not known how much "
+     "was sent."},
+    {"sendto", fast(socket_sendto), METH_FASTCALL,
+     "sendto(data[, flags], address) -> count\n\nLike send(data, flags), with the destination of a "
+     "datagram."},
+    {"recv", fast(socket_recv), METH_FASTCALL,
+     "recv(buffersize[, flags]) -> data\n\nReceive at most buffersize bytes; b'' when the peer has "
+     "ended the stream. See recv(2)."},
+    {"recvfrom", fast(socket_recvfrom), METH_FASTCALL,
+     "recvfrom(buffersize[, flags]) -> (data, address)\n\nLike recv(), with the sender's "
+     "address."},
+    {"recv_into", fast(socket_recv_into), METH_FASTCALL | METH_KEYWORDS,
+     "recv_into(buffer[, nbytes[, flags]]) -> nbytes_read\n\nLike recv(), into a writable buffer; "
+     "nbytes 0 means its length."},
+    {"recvfrom_into", fast(socket_recvfrom_into), METH_FASTCALL | METH_KEYWORDS,
+     "recvfrom_into(buffer[, nbytes[, flags]]) -> (nbytes_read, address)\n\nLike recv_into(), with "
+     "the sender's address."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyMethodDef methods[] = {
+    {"_accept", socket_accept, METH_NOARGS,
+     "_accept() -> (descriptor, address)\n\nWait for a connection."},
+    {"_prepare", socket_prepare, METH_VARARGS,
+     "_prepare(caller, arguments) -> Address\n\nThe encoded address of a call with one argument."},
+    {"bind", socket_bind, METH_O, "bind(address)\n\nBind to a local address. See bind(2)."},
+    {"connect", socket_connect, METH_O,
+     "connect(address)\n\nConnect to a remote address. See connect(2)."},
+    {"connect_ex", socket_connect_ex, METH_O,
+     "connect_ex(address) -> errno\n\nLike connect(address), but an errno for an error of "
+     "connect(2)."},
+    {"listen", socket_listen, METH_VARARGS,
+     "listen([backlog])\n\nAccept connections. See listen(2)."},
+    {"shutdown", socket_shutdown, METH_O, "shutdown(how)\n\nEnd one or both directions."},
+    {"getsockname", socket_getsockname, METH_NOARGS,
+     "getsockname() -> address\n\nThe socket's own address."},
+    {"getpeername", socket_getpeername, METH_NOARGS,
+     "getpeername() -> address\n\nThe peer's address."},
+    {"getsockopt", socket_getsockopt, METH_VARARGS,
+     "getsockopt(level, option[, buffersize]) -> value\n\nA socket option: an int, or bytes when a "
+     "buffer size is given."},
+    {"setsockopt", socket_setsockopt, METH_VARARGS,
+     "setsockopt(level, option, value: int)\nsetsockopt(level, option, value: buffer)\n"
+     "setsockopt(level, option, None, optlen: int)\n\nSet a socket option."},
+    {"settimeout", socket_settimeout, METH_O,
+     "settimeout(timeout)\n\nSeconds, 0 for non-blocking, None for blocking."},
+    {"gettimeout", socket_gettimeout, METH_NOARGS, "gettimeout() -> timeout"},
+    {"setblocking", socket_setblocking, METH_O, "setblocking(flag)"},
+    {"getblocking", socket_getblocking, METH_NOARGS, "getblocking() -> bool"},
+    {"recvmsg", socket_recvmsg, METH_VARARGS,
+     "recvmsg(bufsize[, ancbufsize[, flags]]) -> (data, ancdata, msg_flags, address)\n\nReceive a "
+     "message with its ancillary data. See recvmsg(2)."},
+    {"recvmsg_into", socket_recvmsg_into, METH_VARARGS,
+     "recvmsg_into(buffers[, ancbufsize[, flags]]) -> (nbytes, ancdata, msg_flags, address)\n\n"
+     "Like recvmsg(), scattered into writable buffers."},
+    {"sendmsg", socket_sendmsg, METH_VARARGS,
+     "sendmsg(buffers[, ancdata[, flags[, address]]]) -> count\n\nSend a message gathered from "
+     "buffers, with ancillary data. See sendmsg(2)."},
+    {"sendmsg_afalg", keywords(socket_sendmsg_afalg), METH_VARARGS | METH_KEYWORDS,
+     "sendmsg_afalg([msg], *, op[, iv[, assoclen[, flags=MSG_MORE]]])\n\nSet operation mode, IV "
+     "and length of associated data of an AF_ALG socket."},
+    {"close", socket_close, METH_NOARGS, "close()\n\nClose the socket."},
+    {"detach", socket_detach, METH_NOARGS,
+     "detach() -> descriptor\n\nClose the object without closing the descriptor."},
+    {"fileno", socket_fileno, METH_NOARGS, "fileno() -> descriptor, or -1 when closed"},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+Ref make_type(PyObject* module, PyTypeObject* base) {
+    static std::vector<PyMethodDef> all = [] {
+        std::vector<PyMethodDef> list;
+        for (const PyMethodDef* method = hot_methods; method->ml_name != nullptr; ++method)
+            list.push_back(*method);
+        for (const PyMethodDef* method = methods; method->ml_name != nullptr; ++method)
+            list.push_back(*method);
+        list.push_back({nullptr, nullptr, 0, nullptr});
+        return list;
+    }();
+    constexpr std::ptrdiff_t alignment = alignof(Socket);
+    state_offset = (base->tp_basicsize + alignment - 1) / alignment * alignment;
+    PyType_Slot slots[] = {
+        {Py_tp_new, reinterpret_cast<void*>(socket_new)},
+        {Py_tp_init, reinterpret_cast<void*>(socket_init)},
+        {Py_tp_dealloc, reinterpret_cast<void*>(socket_dealloc)},
+        {Py_tp_finalize, reinterpret_cast<void*>(socket_finalize)},
+        {Py_tp_traverse, reinterpret_cast<void*>(socket_traverse)},
+        {Py_tp_free, reinterpret_cast<void*>(PyObject_GC_Del)},
+        {Py_tp_repr, reinterpret_cast<void*>(socket_repr)},
+        {Py_tp_methods, all.data()},
+        {Py_tp_getset, attributes},
+        {Py_tp_doc, const_cast<char*>("The native socket, base of tracesock.socket.")},
+        {0, nullptr},
+    };
+    PyType_Spec spec{
+        .name = "tracesock._native.socket",
+        .basicsize = static_cast<int>(state_offset + static_cast<std::ptrdiff_t>(sizeof(Socket))),
+        .itemsize = 0,
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC |
+                 Py_TPFLAGS_IMMUTABLETYPE,
+        .slots = slots,
+    };
+    return Ref(
+        PyType_FromModuleAndSpec(module, &spec, reinterpret_cast<PyObject*>(base)));
+}
+
+}  // namespace
+
+Interpreter* interpreter() noexcept {
+    thread_local std::int64_t cached_id = -1;
+    thread_local Interpreter* cached = nullptr;
+    PyInterpreterState* current = PyInterpreterState_Get();
+    const std::int64_t id = PyInterpreterState_GetID(current);
+    if (id == cached_id) return cached;
+    PyObject* dictionary = PyInterpreterState_GetDict(current);
+    if (dictionary == nullptr) {
+        PyErr_SetString(PyExc_RuntimeError, "tracesock: the interpreter is ending");
+        return nullptr;
+    }
+    PyObject* capsule = PyDict_GetItemString(dictionary, interpreter_key);
+    if (capsule == nullptr) {
+        auto made = std::make_unique<Interpreter>();
+        Ref owner(PyCapsule_New(made.get(), interpreter_key, destroy_interpreter));
+        if (!owner) return nullptr;
+        capsule = owner.get();
+        made.release();
+        if (PyDict_SetItemString(dictionary, interpreter_key, capsule) < 0) return nullptr;
+    }
+    cached = static_cast<Interpreter*>(PyCapsule_GetPointer(capsule, interpreter_key));
+    cached_id = id;
+    return cached;
+}
+
+PyObject* raise_status(Status status, int error) noexcept {
+    switch (status) {
+        case Status::timed_out:
+            PyErr_SetString(PyExc_TimeoutError, "timed out");
+            break;
+        case Status::failed:
+            set_os_error(error);
+            break;
+        case Status::interrupted:
+        case Status::done:
+            break;
+    }
+    return nullptr;
+}
+
+bool mirror(PyObject* self, const char* method, PyObject* argument) noexcept {
+    Interpreter* own = interpreter();
+    if (own == nullptr) return false;
+    Ref function(PyObject_GetAttrString(reinterpret_cast<PyObject*>(base_of(*own)), method));
+    if (!function) return false;
+    PyObject* arguments[] = {self, argument};
+    return static_cast<bool>(Ref(PyObject_Vectorcall(function.get(), arguments,
+                                                     argument != nullptr ? 2 : 1, nullptr)));
+}
+
+PyObject* socket_close(PyObject* self, PyObject*) noexcept {
+    Socket& socket = state_of(self);
+    if (socket.handle.get() == sys::invalid) Py_RETURN_NONE;
+    if (socket.filled) {
+        if (!mirror(self, "detach", nullptr)) return nullptr;
+        socket.filled = false;
+    }
+    int result = 0;
+    int error = 0;
+    {
+        Unlocked unlocked;
+        result = socket.handle.close();
+        error = errno;
+    }
+    if (result < 0) return set_os_error(error);
+    Py_RETURN_NONE;
+}
+
+PyObject* socket_detach(PyObject* self, PyObject*) noexcept {
+    Socket& socket = state_of(self);
+    if (socket.filled) {
+        if (!mirror(self, "detach", nullptr)) return nullptr;
+        socket.filled = false;
+    }
+    return PyLong_FromLong(socket.handle.detach());
+}
+
+PyObject* socket_fileno(PyObject* self, PyObject*) noexcept {
+    return PyLong_FromLong(state_of(self).handle.get());
+}
+
+void bind_socket(nb::module_& module) {
+    nb::object stock = nb::module_::import_("_socket").attr("socket");
+    auto* base = reinterpret_cast<PyTypeObject*>(stock.ptr());
+    nb::object type = nb::steal(make_type(module.ptr(), base).release());
+    if (!type.is_valid()) throw nb::python_error();
+    Interpreter* own = interpreter();
+    if (own == nullptr) throw nb::python_error();
+    own->native_type = reinterpret_cast<PyTypeObject*>(type.ptr());
+    module.attr("Socket") = type;
+
+    module.def(
+        "bind_class",
+        [](nb::type_object cls) {
+            Interpreter* own = interpreter();
+            if (own == nullptr) throw nb::python_error();
+            auto* python = reinterpret_cast<PyTypeObject*>(cls.ptr());
+            if (!PyType_IsSubtype(python, own->native_type))
+                throw nb::type_error("bind_class(): not a subclass of _native.Socket");
+            for (PyMethodDef* method = hot_methods; method->ml_name != nullptr; ++method) {
+                nb::object descriptor = nb::steal(PyDescr_NewMethod(python, method));
+                if (!descriptor.is_valid()) throw nb::python_error();
+                nb::setattr(cls, method->ml_name, descriptor);
+            }
+            own->socket_class = python;
+        },
+        nb::arg("cls"),
+        "Make `cls` the class whose instances need no filled base, with the hot methods its own.");
+}
+
+}  // namespace tracesock

@@ -1,0 +1,75 @@
+// The state of one socket object, beside the empty shell that its base type is.
+#pragma once
+
+#include "socket/python.hpp"
+// clang-format off: python.hpp first
+#include <atomic>
+#include <cstdint>
+
+#include "core/deadline.hpp"
+#include "core/handle.hpp"
+#include "core/loop.hpp"
+#include "families/family.hpp"
+// clang-format on
+
+namespace tracesock {
+
+struct Socket {
+    SharedHandle handle;
+    std::atomic<std::int64_t> timeout{no_timeout};  // ns; < 0 blocking, 0 non-blocking
+    int family = 0;
+    int type = 0;
+    int protocol = 0;
+    // Whether the base's own state holds the descriptor as well, for _ssl to read.
+    bool filled = false;
+    const Family* row = find_family(AF_UNSPEC, any_protocol);
+};
+
+// What one interpreter has of its own.
+struct Interpreter {
+    PyTypeObject* native_type = nullptr;   // _native.Socket
+    PyTypeObject* socket_class = nullptr;  // the Python class, once it was bound; borrowed
+    std::int64_t default_timeout = no_timeout;
+};
+
+// The current interpreter's, made when first asked for; null with an exception set.
+Interpreter* interpreter() noexcept;
+
+extern std::ptrdiff_t state_offset;
+
+inline Socket& state_of(PyObject* self) noexcept {
+    return *reinterpret_cast<Socket*>(reinterpret_cast<char*>(self) + state_offset);
+}
+
+// The interpreter as the wait-and-retry loop sees it.
+class Runtime {
+  public:
+    explicit Runtime(Socket& socket) noexcept : socket_(socket) {}
+
+    template <class Body>
+    auto unlocked(Body&& body) noexcept {
+        Unlocked unlocked;
+        return body();
+    }
+    bool signals() noexcept { return PyErr_CheckSignals() == 0; }
+    bool waiting() const noexcept { return socket_.timeout.load(std::memory_order_relaxed) > 0; }
+
+  private:
+    Socket& socket_;
+};
+
+// The Python exception of a status that is not `done`; always null.
+PyObject* raise_status(Status status, int error) noexcept;
+
+// Whether a call may be made with the lock held at all.
+#ifdef Py_GIL_DISABLED
+inline constexpr bool may_hold_lock = false;
+#else
+inline constexpr bool may_hold_lock = true;
+#endif
+
+// Above this size a call is long enough for another thread to want the lock: measured, a 1 MiB
+// sendall got slower when it was tried with the lock held.
+inline constexpr Py_ssize_t brief_size = 32 * 1024;
+
+}  // namespace tracesock

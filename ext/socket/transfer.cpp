@@ -1,0 +1,333 @@
+// Sending and receiving.
+#include <algorithm>
+#include <climits>
+
+#include "socket/address.hpp"
+#include "socket/call.hpp"
+#include "socket/methods.hpp"
+#include "socket/received.hpp"
+
+namespace tracesock {
+namespace {
+
+constexpr Py_ssize_t stack_buffer_size = 8 * 1024;
+
+// --- arguments --------------------------------------------------------------------------------
+
+// The data of a send: bytes are read where they are, anything else through its buffer.
+class Outgoing {
+  public:
+    bool take(PyObject* object) noexcept {
+        if (PyBytes_CheckExact(object)) {
+            data_ = PyBytes_AS_STRING(object);
+            size_ = PyBytes_GET_SIZE(object);
+            return true;
+        }
+        if (!PyArg_Parse(object, "y*", buffer_.slot())) return false;
+        use_buffer();
+        return true;
+    }
+    Py_buffer* slot() noexcept { return buffer_.slot(); }
+    void use_buffer() noexcept {
+        data_ = buffer_.data();
+        size_ = buffer_.size();
+    }
+    const char* data() const noexcept { return data_; }
+    Py_ssize_t size() const noexcept { return size_; }
+
+  private:
+    Buffer buffer_;
+    const char* data_ = nullptr;
+    Py_ssize_t size_ = 0;
+};
+
+// (data[, flags])
+bool parse_send(FastArguments arguments, Py_ssize_t count, const char* format, Outgoing& out,
+                int& flags) noexcept {
+    if (count == 1 && PyBytes_CheckExact(arguments[0])) return out.take(arguments[0]);
+    Ref tuple = as_tuple(arguments, count);
+    if (!tuple || !PyArg_ParseTuple(tuple.get(), format, out.slot(), &flags)) return false;
+    out.use_buffer();
+    return true;
+}
+
+// (size[, flags])
+bool parse_receive(FastArguments arguments, Py_ssize_t count, const char* format,
+                   Py_ssize_t& size, int& flags) noexcept {
+    if (count == 1 && PyLong_CheckExact(arguments[0])) {
+        size = PyLong_AsSsize_t(arguments[0]);
+        if (size != -1 || !PyErr_Occurred()) return true;
+        PyErr_Clear();
+    }
+    Ref tuple = as_tuple(arguments, count);
+    return tuple && PyArg_ParseTuple(tuple.get(), format, &size, &flags);
+}
+
+// (buffer[, nbytes[, flags]]), by position or name.
+bool parse_receive_into(FastArguments arguments, Py_ssize_t count, PyObject* names,
+                        const char* format, Buffer& buffer, Py_ssize_t& size,
+                        int& flags) noexcept {
+    if (count == 1 && names == nullptr && PyByteArray_CheckExact(arguments[0]))
+        return buffer.acquire(arguments[0], PyBUF_WRITABLE);
+    static const char* keywords[] = {"buffer", "nbytes", "flags", nullptr};
+    Ref tuple = as_tuple(arguments, count);
+    if (!tuple) return false;
+    Ref named;
+    if (names != nullptr) {
+        named = Ref(PyDict_New());
+        if (!named) return false;
+        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i)
+            if (PyDict_SetItem(named.get(), PyTuple_GET_ITEM(names, i), arguments[count + i]) < 0)
+                return false;
+    }
+    return PyArg_ParseTupleAndKeywords(tuple.get(), named.get(), format,
+                                       const_cast<char**>(keywords), buffer.slot(), &size,
+                                       &flags) != 0;
+}
+
+Length length_of(Py_ssize_t size) noexcept {
+    return size <= brief_size ? Length::brief : Length::lengthy;
+}
+
+// --- sending ----------------------------------------------------------------------------------
+
+// One send(2): the count, or -1 with an exception.
+std::int64_t send_once(Socket& socket, const char* data, Py_ssize_t size, int flags,
+                       Deadline& deadline) noexcept {
+    std::int64_t sent = 0;
+    const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
+        return ::send(fd, data, static_cast<std::size_t>(size), flags | more);
+    };
+    if (!transfer(socket, sys::Direction::write, deadline, length_of(size), false, op, sent))
+        return -1;
+    return sent;
+}
+
+// What a blocking send(2) would still have sent when the first try, which does not wait, sent only
+// a part: a stream socket that blocks takes everything.
+std::int64_t send_rest(Socket& socket, const char* data, Py_ssize_t size, int flags,
+                       std::int64_t sent) noexcept {
+    Runtime runtime(socket);
+    SharedHandle::Lease lease(socket.handle);
+    const std::int64_t more = runtime.unlocked([&]() noexcept -> std::int64_t {
+        return ::send(lease.get(), data + sent, static_cast<std::size_t>(size - sent), flags);
+    });
+    // As in the kernel, an error after a part was sent is for the next call to find.
+    return more > 0 ? sent + more : sent;
+}
+
+std::int64_t send_data(Socket& socket, const char* data, Py_ssize_t size, int flags) noexcept {
+    Deadline deadline = deadline_of(socket);
+    std::int64_t sent = send_once(socket, data, size, flags, deadline);
+    if (sent < 0 || sent >= size) return sent;
+    if (!deadline.limited() && socket.type == SOCK_STREAM && (flags & MSG_DONTWAIT) == 0 &&
+        may_hold_lock && length_of(size) == Length::brief)
+        sent = send_rest(socket, data, size, flags, sent);
+    return sent;
+}
+
+bool send_all(Socket& socket, const char* data, Py_ssize_t size, int flags) noexcept {
+    Deadline deadline = deadline_of(socket);
+    do {
+        const std::int64_t sent = send_once(socket, data, size, flags, deadline);
+        if (sent < 0) return false;
+        data += sent;
+        size -= sent;
+        if (size == 0) break;
+        if (PyErr_CheckSignals() < 0) return false;
+        if (deadline.limited() && deadline.expired()) {
+            raise_status(Status::timed_out, 0);
+            return false;
+        }
+    } while (size > 0);
+    return true;
+}
+
+// --- receiving --------------------------------------------------------------------------------
+
+// One recv(2), or recvfrom(2) where `from` is given: the count, or -1 with an exception.
+std::int64_t receive(Socket& socket, char* data, Py_ssize_t size, int flags,
+                     Address* from) noexcept {
+    Deadline deadline = deadline_of(socket);
+    std::int64_t received = 0;
+    const bool whole = (flags & MSG_WAITALL) != 0;
+    if (from == nullptr) {
+        const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
+            return ::recv(fd, data, static_cast<std::size_t>(size), flags | more);
+        };
+        if (!transfer(socket, sys::Direction::read, deadline, length_of(size), whole, op, received))
+            return -1;
+        return received;
+    }
+    const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
+        from->length = socket.row->largest;
+        return ::recvfrom(fd, data, static_cast<std::size_t>(size), flags | more, &from->header,
+                          &from->length);
+    };
+    if (!transfer(socket, sys::Direction::read, deadline, length_of(size), whole, op, received))
+        return -1;
+    return received;
+}
+
+// A new bytes object with what was received; null with an exception.
+PyObject* receive_bytes(Socket& socket, Py_ssize_t size, int flags, Address* from) noexcept {
+    if (size <= stack_buffer_size) {
+        // On the stack first: one allocation of the right size, and none that is given back.
+        char data[stack_buffer_size];
+        const std::int64_t count = receive(socket, data, size, flags, from);
+        if (count < 0) return nullptr;
+        return PyBytes_FromStringAndSize(data, written(socket, flags, count, size));
+    }
+    PyObject* bytes = PyBytes_FromStringAndSize(nullptr, size);
+    if (bytes == nullptr) return nullptr;
+    const std::int64_t count = receive(socket, PyBytes_AS_STRING(bytes), size, flags, from);
+    if (count < 0) {
+        Py_DECREF(bytes);
+        return nullptr;
+    }
+    const Py_ssize_t kept = written(socket, flags, count, size);
+    if (kept != size) _PyBytes_Resize(&bytes, kept);
+    return bytes;
+}
+
+}  // namespace
+
+PyObject* socket_send(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept {
+    Outgoing out;
+    int flags = 0;
+    if (!parse_send(arguments, count, "y*|i:send", out, flags)) return nullptr;
+    const std::int64_t sent = send_data(state_of(self), out.data(), out.size(), flags);
+    return sent < 0 ? nullptr : PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
+}
+
+PyObject* socket_sendall(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept {
+    Outgoing out;
+    int flags = 0;
+    if (!parse_send(arguments, count, "y*|i:sendall", out, flags)) return nullptr;
+    if (!send_all(state_of(self), out.data(), out.size(), flags)) return nullptr;
+    Py_RETURN_NONE;
+}
+
+PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept {
+    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        Outgoing out;
+        int flags = 0;
+        PyObject* destination = nullptr;
+        if (count == 2 && PyBytes_CheckExact(arguments[0])) {
+            out.take(arguments[0]);
+            destination = arguments[1];
+        } else {
+            if (count != 2 && count != 3)
+                return PyErr_Format(PyExc_TypeError, "sendto() takes 2 or 3 arguments (%zd given)",
+                                    count);
+            Ref tuple = as_tuple(arguments, count);
+            if (!tuple) return nullptr;
+            const bool parsed =
+                count == 2
+                    ? PyArg_ParseTuple(tuple.get(), "y*O:sendto", out.slot(), &destination)
+                    : PyArg_ParseTuple(tuple.get(), "y*iO:sendto", out.slot(), &flags,
+                                       &destination);
+            if (!parsed) return nullptr;
+            out.use_buffer();
+        }
+        Socket& socket = state_of(self);
+        Address address;
+        if (!encode(socket, destination, "sendto", address)) return nullptr;
+        if (PySys_Audit("socket.sendto", "OO", self, destination) < 0) return nullptr;
+        Deadline deadline = deadline_of(socket);
+        std::int64_t sent = 0;
+        const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
+            return ::sendto(fd, out.data(), static_cast<std::size_t>(out.size()), flags | more,
+                            &address.header, address.length);
+        };
+        if (!transfer(socket, sys::Direction::write, deadline, length_of(out.size()), false, op,
+                      sent))
+            return nullptr;
+        return PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
+    });
+}
+
+PyObject* socket_recv(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept {
+    Py_ssize_t size = 0;
+    int flags = 0;
+    if (!parse_receive(arguments, count, "n|i:recv", size, flags)) return nullptr;
+    if (size < 0) {
+        PyErr_SetString(PyExc_ValueError, "negative buffersize in recv");
+        return nullptr;
+    }
+    // No system call for nothing, even on a closed socket.
+    if (size == 0) return PyBytes_FromStringAndSize(nullptr, 0);
+    return receive_bytes(state_of(self), size, flags, nullptr);
+}
+
+PyObject* socket_recvfrom(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept {
+    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        Py_ssize_t size = 0;
+        int flags = 0;
+        if (!parse_receive(arguments, count, "n|i:recvfrom", size, flags)) return nullptr;
+        if (size < 0) {
+            PyErr_SetString(PyExc_ValueError, "negative buffersize in recvfrom");
+            return nullptr;
+        }
+        Socket& socket = state_of(self);
+        if (!readable(socket)) return nullptr;
+        Address from;
+        Ref data(receive_bytes(socket, size, flags, &from));
+        if (!data) return nullptr;
+        Ref sender(decode(socket, from));
+        return sender ? PyTuple_Pack(2, data.get(), sender.get()) : nullptr;
+    });
+}
+
+PyObject* socket_recv_into(PyObject* self, FastArguments arguments, Py_ssize_t count,
+                           PyObject* names) noexcept {
+    Buffer buffer;
+    Py_ssize_t size = 0;
+    int flags = 0;
+    if (!parse_receive_into(arguments, count, names, "w*|ni:recv_into", buffer, size, flags))
+        return nullptr;
+    if (size < 0) {
+        PyErr_SetString(PyExc_ValueError, "negative buffersize in recv_into");
+        return nullptr;
+    }
+    if (size == 0) size = buffer.size();
+    if (size == 0) return PyLong_FromLong(0);
+    if (buffer.size() < size) {
+        PyErr_SetString(PyExc_ValueError, "buffer too small for requested bytes");
+        return nullptr;
+    }
+    const std::int64_t received = receive(state_of(self), buffer.data(), size, flags, nullptr);
+    return received < 0 ? nullptr : PyLong_FromSsize_t(static_cast<Py_ssize_t>(received));
+}
+
+PyObject* socket_recvfrom_into(PyObject* self, FastArguments arguments, Py_ssize_t count,
+                               PyObject* names) noexcept {
+    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        Buffer buffer;
+        Py_ssize_t size = 0;
+        int flags = 0;
+        if (!parse_receive_into(arguments, count, names, "w*|ni:recvfrom_into", buffer, size,
+                                flags))
+            return nullptr;
+        if (size < 0) {
+            PyErr_SetString(PyExc_ValueError, "negative buffersize in recvfrom_into");
+            return nullptr;
+        }
+        if (size == 0) {
+            size = buffer.size();
+        } else if (size > buffer.size()) {
+            PyErr_SetString(PyExc_ValueError, "nbytes is greater than the length of the buffer");
+            return nullptr;
+        }
+        Socket& socket = state_of(self);
+        if (!readable(socket)) return nullptr;
+        Address from;
+        const std::int64_t received = receive(socket, buffer.data(), size, flags, &from);
+        if (received < 0) return nullptr;
+        Ref sender(decode(socket, from));
+        return sender ? Py_BuildValue("nO", static_cast<Py_ssize_t>(received), sender.get())
+                      : nullptr;
+    });
+}
+
+}  // namespace tracesock

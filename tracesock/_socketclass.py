@@ -1,0 +1,334 @@
+"""The `socket` class: what Python programs hold, over the native socket."""
+
+from __future__ import annotations
+
+import io
+import os
+from sys import audit
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+from tracesock import _namespace, _native
+from tracesock._enums import family_enum, kind_enum
+from tracesock._native import getdefaulttimeout
+from tracesock._socketio import SocketIO
+
+if TYPE_CHECKING:
+    from socket import AddressFamily, SocketKind
+    from typing import Self
+
+_AF_INET = 2
+_SOCK_STREAM = 1
+_LARGEST_SENDFILE = 2**30  # bytes a call; sendfile(2) takes a little less than 2 GiB
+_SEND_BLOCK = 8192  # bytes read from a file that sendfile(2) cannot take
+
+
+
+
+class _GiveupOnSendfile(Exception):  # noqa: N818 - the standard library's name, which tests use
+    """sendfile(2) cannot serve this file: send() does."""
+
+
+class socket(_native.Socket):
+    """socket(family=AF_INET, type=SOCK_STREAM, proto=0, fileno=None) -> socket object
+
+    A socket of the address family `family` (AF_INET, AF_UNIX …), of the type `type` (SOCK_STREAM,
+    SOCK_DGRAM …) and protocol number `proto`, over a new descriptor or the one that `fileno`
+    names; then whatever of the others is not given is read from the descriptor. Not inheritable.
+
+    Raises OSError when the system refuses, ValueError for a negative `fileno`, and the audit event
+    `socket.__new__` with self, family, type, protocol. See socket(2) and the section "Socket
+    Objects" of the `socket` module's documentation.
+    """
+
+    __module__ = "socket"
+    __slots__ = ("__weakref__", "_closed", "_io_refs")
+
+    def __init__(
+        self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
+    ) -> None:
+        if fileno is None:
+            if family == -1:
+                family = _AF_INET
+            if type == -1:
+                type = _SOCK_STREAM
+            if proto == -1:
+                proto = 0
+        _native.Socket.__init__(self, family, type, proto, fileno)
+        self._io_refs = 0
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if not self._closed:
+            self.close()
+
+    def __repr__(self) -> str:
+        cls = self.__class__
+        closed = " [closed]" if getattr(self, "_closed", False) else ""
+        parts = [
+            f"<{cls.__module__}.{cls.__qualname__}{closed} fd={self.fileno()}"
+            f", family={self.family!s}, type={self.type!s}, proto={self.proto}"
+        ]
+        if not closed:
+            for label, name in (("laddr", self.getsockname), ("raddr", self.getpeername)):
+                try:
+                    address = name()
+                except (OSError, AttributeError):
+                    continue
+                if address:
+                    parts.append(f", {label}={address}")
+        return "".join(parts) + ">"
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(f"cannot pickle {self.__class__.__name__!r} object")
+
+    # --- addresses: encoded, told to the audit hooks, then used -------------------------------
+
+    if TYPE_CHECKING:
+
+        def bind(self, address: Any, /) -> None: ...
+        def connect(self, address: Any, /) -> None: ...
+        def connect_ex(self, address: Any, /) -> int: ...
+
+    else:
+
+        def bind(self, *address):
+            """bind(address)
+
+            Bind to a local address, in the form of the socket's family. See bind(2).
+            """
+            prepared = self._prepare("bind", address)
+            audit("socket.bind", self, *address)
+            _native.Socket.bind(self, prepared)
+
+        def connect(self, *address):
+            """connect(address)
+
+            Connect to a remote address, in the form of the socket's family. Raises OSError, and
+            TimeoutError when the socket's timeout passes. See connect(2).
+            """
+            prepared = self._prepare("connect", address)
+            audit("socket.connect", self, *address)
+            _native.Socket.connect(self, prepared)
+
+        def connect_ex(self, *address):
+            """connect_ex(address) -> errno
+
+            Like connect(address), but an error of connect(2) is returned, 0 for none. Other
+            errors, of the address or its resolution, are raised.
+            """
+            prepared = self._prepare("connect_ex", address)
+            audit("socket.connect", self, *address)
+            return _native.Socket.connect_ex(self, prepared)
+
+    def accept(self) -> tuple[socket, Any]:
+        """accept() -> (socket object, address)
+
+        Wait for a connection: a new socket for it, and the peer's address. It has the default
+        timeout; without one it is blocking, whatever the listening socket is. See accept(2).
+        """
+        fd, address = self._accept()
+        try:
+            connection = _namespace.public.socket(self.family, self.type, self.proto, fileno=fd)
+        except BaseException:
+            _native.close(fd)
+            raise
+        if getdefaulttimeout() is None and self.gettimeout():
+            connection.setblocking(True)
+        return connection, address
+
+    def dup(self) -> Self:
+        """dup() -> socket object
+
+        A socket of the same class over a duplicate of the descriptor, not inheritable.
+        """
+        fd = _native.dup(self.fileno())
+        try:
+            sock = self.__class__(self.family, self.type, self.proto, fileno=fd)
+        except BaseException:
+            _native.close(fd)
+            raise
+        sock.settimeout(self.gettimeout())
+        return sock
+
+    # --- streams ------------------------------------------------------------------------------
+
+    def makefile(
+        self,
+        mode: str = "r",
+        buffering: int | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> SocketIO | io.BufferedRWPair | io.BufferedReader | io.BufferedWriter | io.TextIOWrapper:
+        """makefile(mode='r', buffering=None, *, encoding=None, errors=None, newline=None) -> stream
+
+        An I/O stream over the socket, as the built-in open() makes one; `mode` is made of r, w and
+        b. The socket must be blocking. It stays open until its streams are closed as well. Raises
+        ValueError for another mode and for unbuffered text.
+        """
+        if not set(mode) <= {"r", "w", "b"}:
+            raise ValueError(f"invalid mode {mode!r} (only r, w, b allowed)")
+        writing = "w" in mode
+        reading = "r" in mode or not writing
+        binary = "b" in mode
+        raw = SocketIO(self, ("r" if reading else "") + ("w" if writing else ""))
+        self._io_refs += 1
+        if buffering is None or buffering < 0:
+            buffering = io.DEFAULT_BUFFER_SIZE
+        if buffering == 0:
+            if not binary:
+                raise ValueError("unbuffered streams must be binary")
+            return raw
+        buffer: io.BufferedRWPair | io.BufferedReader | io.BufferedWriter
+        if reading and writing:
+            buffer = io.BufferedRWPair(raw, raw, buffering)
+        elif reading:
+            buffer = io.BufferedReader(raw, buffering)
+        else:
+            buffer = io.BufferedWriter(raw, buffering)
+        if binary:
+            return buffer
+        text = io.TextIOWrapper(buffer, io.text_encoding(encoding), errors, newline)
+        text.mode = mode  # type: ignore[misc]
+        return text
+
+    def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
+        """sendfile(file[, offset[, count]]) -> sent
+
+        Send a file, opened in binary mode, from `offset` to its end or for `count` bytes: the
+        number of bytes sent. Uses sendfile(2), and send() for what is not a regular file. The
+        file's position is moved to the end of what was sent, after an error too. Only for stream
+        sockets, and not for non-blocking ones (ValueError).
+        """
+        try:
+            return self._sendfile_use_sendfile(file, offset, count)
+        except _GiveupOnSendfile:
+            return self._sendfile_use_send(file, offset, count)
+
+    def _sendfile_use_sendfile(
+        self, file: IO[bytes], offset: int = 0, count: int | None = None
+    ) -> int:
+        self._check_sendfile_params(file, offset, count)
+        try:
+            fileno = file.fileno()
+            size = os.fstat(fileno).st_size
+        except (AttributeError, OSError) as error:
+            raise _GiveupOnSendfile(error) from None
+        if not size:
+            return 0
+        if self.gettimeout() == 0:
+            raise ValueError("non-blocking sockets are not supported")
+        limit = min(count or size, _LARGEST_SENDFILE)
+        total = 0
+        try:
+            while not count or total < count:
+                try:
+                    sent = self._sendfile(fileno, offset, min(count - total, limit) if count else limit)
+                except TimeoutError:
+                    raise
+                except OSError as error:
+                    if total == 0:
+                        raise _GiveupOnSendfile(error) from None
+                    raise
+                if sent == 0:
+                    break
+                offset += sent
+                total += sent
+            return total
+        finally:
+            if total > 0 and hasattr(file, "seek"):
+                file.seek(offset)
+
+    def _sendfile_use_send(
+        self, file: IO[bytes], offset: int = 0, count: int | None = None
+    ) -> int:
+        self._check_sendfile_params(file, offset, count)
+        if self.gettimeout() == 0:
+            raise ValueError("non-blocking sockets are not supported")
+        if offset:
+            file.seek(offset)
+        send, read = self.send, file.read
+        total = 0
+        try:
+            while not count or total < count:
+                data = memoryview(read(min(count - total, _SEND_BLOCK) if count else _SEND_BLOCK))
+                if not data:
+                    break
+                while data:
+                    try:
+                        sent = send(data)
+                    except BlockingIOError:
+                        continue
+                    total += sent
+                    data = data[sent:]
+            return total
+        finally:
+            if total > 0 and hasattr(file, "seek"):
+                file.seek(offset + total)
+
+    def _check_sendfile_params(self, file: IO[bytes], offset: int, count: int | None) -> None:
+        if "b" not in getattr(file, "mode", "b"):
+            raise ValueError("file should be opened in binary mode")
+        if not self.type & _SOCK_STREAM:
+            raise ValueError("only SOCK_STREAM type sockets are supported")
+        if count is not None:
+            if not isinstance(count, int):
+                raise TypeError(f"count must be a positive integer (got {count!r})")
+            if count <= 0:
+                raise ValueError(f"count must be a positive integer (got {count!r})")
+
+    # --- ending -------------------------------------------------------------------------------
+
+    def _decref_socketios(self) -> None:
+        if self._io_refs > 0:
+            self._io_refs -= 1
+        if self._closed:
+            self.close()
+
+    # The default is bound here because a finalizer may run when the module's globals are gone.
+    def _real_close(self, _base: type[_native.Socket] = _native.Socket) -> None:
+        _base.close(self)
+
+    def close(self) -> None:
+        """close()
+
+        Close the socket once its streams are closed, too. Later operations raise OSError.
+        """
+        self._closed = True
+        if self._io_refs <= 0:
+            self._real_close()
+
+    def detach(self) -> int:
+        """detach() -> file descriptor
+
+        Close the object without closing the descriptor, which is returned; -1 when it was closed.
+        """
+        self._closed = True
+        return super().detach()
+
+    # --- attributes ---------------------------------------------------------------------------
+
+    @property
+    def family(self) -> AddressFamily | int:  # type: ignore[override]
+        """The address family."""
+        return family_enum(super().family)
+
+    @property
+    def type(self) -> SocketKind | int:  # type: ignore[override]
+        """The socket type, without the flags SOCK_NONBLOCK and SOCK_CLOEXEC."""
+        return kind_enum(super().type)
+
+    def get_inheritable(self) -> bool:
+        """Whether a child process that executes another program inherits the descriptor."""
+        return os.get_inheritable(self.fileno())
+
+    def set_inheritable(self, inheritable: bool) -> None:
+        """Set whether a child process that executes another program inherits the descriptor."""
+        os.set_inheritable(self.fileno(), inheritable)
+
+
+_native.bind_class(socket)
