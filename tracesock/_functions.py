@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Buffer, Iterable  # type: ignore[attr-defined, unused-ignore]
 from typing import TYPE_CHECKING, Any
 
 from tracesock import _namespace, _native
 from tracesock._stock import GLOBAL_DEFAULT_TIMEOUT, has_ipv6
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from _typeshed import ReadableBuffer
+
     from tracesock._socketclass import socket
 
 _AF_UNIX = 1
@@ -214,7 +217,7 @@ def _fallback_socketpair(
 
 def send_fds(
     sock: socket,
-    buffers: Iterable[Buffer],
+    buffers: Iterable[ReadableBuffer],
     fds: Iterable[int],
     flags: int = 0,
     address: Any = None,

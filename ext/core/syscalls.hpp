@@ -47,6 +47,8 @@ int wait(Descriptor fd, Direction direction, std::int64_t timeout) noexcept;
 int wait(Descriptor fd, short events, std::int64_t timeout) noexcept;
 // The error that a finished connect left in SO_ERROR, or 0.
 int connect_result(Descriptor fd) noexcept;
+// sendfile(2) from `offset` of `file`: the bytes sent, or -1 and errno.
+std::int64_t send_file(Descriptor fd, int file, std::int64_t offset, std::size_t size) noexcept;
 // Nanoseconds of CLOCK_MONOTONIC.
 std::int64_t monotonic() noexcept;
 // ioctl(CTLIOCGINFO) of macOS: the id of a kernel control by its name (at most 96 bytes). ENOTSUP

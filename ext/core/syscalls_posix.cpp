@@ -12,6 +12,10 @@
 #include <sys/sys_domain.h>
 #endif
 
+#if TRACESOCK_LINUX
+#include <sys/sendfile.h>
+#endif
+
 #include <cerrno>
 #include <climits>
 #include <cstring>
@@ -91,6 +95,23 @@ int connect_result(Descriptor fd) noexcept {
     socklen_t size = sizeof error;
     if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0) return errno;
     return error == EISCONN ? 0 : error;
+}
+
+std::int64_t send_file(Descriptor fd, int file, std::int64_t offset, std::size_t size) noexcept {
+#if TRACESOCK_LINUX
+    off_t from = offset;
+    return ::sendfile(fd, file, &from, size);
+#elif TRACESOCK_MACOS
+    off_t length = static_cast<off_t>(size);
+    return ::sendfile(file, fd, offset, &length, nullptr, 0) == 0 || length > 0 ? length : -1;
+#elif TRACESOCK_FREEBSD
+    off_t sent = 0;
+    return ::sendfile(file, fd, offset, size, nullptr, &sent, 0) == 0 || sent > 0 ? sent : -1;
+#else
+    (void)fd, (void)file, (void)offset, (void)size;
+    errno = ENOSYS;
+    return -1;
+#endif
 }
 
 std::int64_t monotonic() noexcept {

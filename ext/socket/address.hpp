@@ -13,7 +13,7 @@ class PythonContext final : public Context {
     bool is_tuple(Object* object) override { return PyTuple_Check(object); }
     bool is_text(Object* object) override { return PyUnicode_Check(object); }
     bool is_bytes(Object* object) override { return PyBytes_Check(object); }
-    bool is_int(Object* object) override { return PyLong_Check(object); }
+    bool is_int(Object* object) override { return PyIndex_Check(object); }
     const char* type_name(Object* object) override { return Py_TYPE(object)->tp_name; }
     bool unpack(Object* tuple, const char* format, ...) override;
     bool parse(Object* object, const char* format, ...) override;

@@ -12,6 +12,7 @@ using FastArguments = PyObject* const*;
 PyObject* socket_send(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept;
 PyObject* socket_sendall(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept;
 PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept;
+PyObject* socket_sendfile(PyObject* self, PyObject* arguments) noexcept;
 PyObject* socket_recv(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept;
 PyObject* socket_recvfrom(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept;
 PyObject* socket_recv_into(PyObject* self, FastArguments arguments, Py_ssize_t count,

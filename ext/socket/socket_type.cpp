@@ -348,6 +348,8 @@ PyMethodDef methods[] = {
     {"sendmsg", socket_sendmsg, METH_VARARGS,
      "sendmsg(buffers[, ancdata[, flags[, address]]]) -> count\n\nSend a message gathered from "
      "buffers, with ancillary data. See sendmsg(2)."},
+    {"_sendfile", socket_sendfile, METH_VARARGS,
+     "_sendfile(descriptor, offset, count) -> count\n\nOne sendfile(2), waited for."},
     {"sendmsg_afalg", keywords(socket_sendmsg_afalg), METH_VARARGS | METH_KEYWORDS,
      "sendmsg_afalg([msg], *, op[, iv[, assoclen[, flags=MSG_MORE]]])\n\nSet operation mode, IV "
      "and length of associated data of an AF_ALG socket."},

@@ -247,6 +247,34 @@ PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t coun
     });
 }
 
+PyObject* socket_sendfile(PyObject* self, PyObject* arguments) noexcept {
+    int file = sys::invalid;
+    long long offset = 0;
+    Py_ssize_t size = 0;
+    if (!PyArg_ParseTuple(arguments, "iLn:_sendfile", &file, &offset, &size)) return nullptr;
+    Socket& socket = state_of(self);
+    Runtime runtime(socket);
+    SharedHandle::Lease lease(socket.handle);
+    const sys::Descriptor fd = lease.get();
+    Deadline deadline = deadline_of(socket);
+    std::int64_t sent = 0;
+    int error = 0;
+    const auto op = [&]() noexcept -> std::int64_t {
+        return sys::send_file(fd, file, offset, static_cast<std::size_t>(size));
+    };
+    Status status = Status::done;
+    do {
+        // sendfile(2) cannot be told not to wait: ready first.
+        status = retry(runtime, fd, sys::Direction::write, deadline, Attempt::without_lock,
+                       First::wait, op, sent, error);
+        // A descriptor that is non-blocking though the socket is not: waited for, not spun on.
+        if (status != Status::failed || !would_block(error)) break;
+        status = wait_ready(runtime, fd, sys::Direction::write, deadline, error);
+    } while (status == Status::done);
+    if (status != Status::done) return raise_status(status, error);
+    return PyLong_FromLongLong(sent);
+}
+
 PyObject* socket_recv(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept {
     Py_ssize_t size = 0;
     int flags = 0;
