@@ -1,0 +1,207 @@
+"""The conformance runner itself: no outcome is lost, and no difference goes by."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+RUN = pathlib.Path(__file__).parent / "run.py"
+PREFIX = "test.test_socket.GeneralModuleTests."
+TESTS = ("testNtoH", "testIPv4toString", "testStringToIPv4", "test_getnameinfo", "testGetServBy")
+
+COPY_OF_STOCK = """
+import socket as _stock
+globals().update({name: value for name, value in vars(_stock).items() if name[:2] != "__"})
+"""
+
+
+def interpreter() -> str | None:
+    """This interpreter if it has CPython's own tests, which Debian's packages leave out."""
+    code = (
+        "import importlib.util, sys; sys.exit(importlib.util.find_spec('test.test_socket') is None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    return sys.executable if done.returncode == 0 else None
+
+
+PYTHON = interpreter()
+pytestmark = pytest.mark.skipif(
+    PYTHON is None,
+    reason="this Python has no test.test_socket: libpython3-testsuite (Debian) brings it",
+)
+
+
+def run(
+    tmp_path: pathlib.Path, broken: str = "", known: str = "", *more: str
+) -> tuple[int, dict[str, object], str]:
+    """Runs a few tests on stock and on a copy of stock with something broken in it."""
+    package = tmp_path / "tracesock"
+    package.mkdir()
+    (package / "__init__.py").write_text(COPY_OF_STOCK + broken)
+    (tmp_path / "known.toml").write_text(known)
+    report = tmp_path / "report.json"
+    words = [sys.executable, str(RUN), "--tracesock", str(tmp_path), "--json", str(report)]
+    words += ["--known", str(tmp_path / "known.toml"), "--timeout", "2", *more]
+    for name in TESTS:
+        words += ["--match", PREFIX + name]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=110)
+    document = json.loads(report.read_text()) if report.exists() else {}
+    return done.returncode, document, done.stdout + done.stderr
+
+
+def outcomes(document: dict[str, object], mode: str = "tracesock") -> dict[str, str]:
+    tests = document["modes"][mode]["tests"]  # type: ignore[index]
+    return {name.removeprefix(PREFIX): test["outcome"] for name, test in tests.items()}
+
+
+def known(name: str, python: str | None = None) -> str:
+    python = python or f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return f'[[known]]\ntest = "{PREFIX}{name}"\npython = ["{python}"]\nreason = "a reason"\n'
+
+
+def test_an_equal_module_is_as_it_should_be(tmp_path: pathlib.Path) -> None:
+    status, document, text = run(tmp_path)
+    assert status == 0, text
+    assert outcomes(document) == dict.fromkeys(TESTS, "pass") == outcomes(document, "stock")
+    assert list(outcomes(document)) == sorted(TESTS)
+    assert document["findings"] == []
+
+
+def test_a_failure_is_an_error_and_the_text_is_shown(tmp_path: pathlib.Path) -> None:
+    status, document, text = run(tmp_path, "def inet_pton(*a): raise LookupError('broken here')\n")
+    assert status == 1
+    assert outcomes(document)["testIPv4toString"] == "error"
+    assert "LookupError: broken here" in text
+    assert outcomes(document)["testNtoH"] == "pass"
+
+
+def test_a_known_failure_is_no_error_for_its_version_only(tmp_path: pathlib.Path) -> None:
+    broken = "def getservbyname(*a): raise LookupError('broken here')\n"
+    (tmp_path / "a").mkdir()
+    status, document, text = run(tmp_path / "a", broken, known("testGetServBy"))
+    assert status == 0, text
+    assert [f["kind"] for f in document["findings"]] == ["known failure"]  # type: ignore[index]
+    (tmp_path / "b").mkdir()
+    status, _, _ = run(tmp_path / "b", broken, known("testGetServBy", "3.99"))
+    assert status == 1
+
+
+def test_a_known_failure_that_passes_is_an_error(tmp_path: pathlib.Path) -> None:
+    status, _, text = run(tmp_path, "", known("testNtoH"))
+    assert status == 1
+    assert "take it off the list" in text
+
+
+def test_a_hang_and_a_crash_take_nothing_with_them(tmp_path: pathlib.Path) -> None:
+    broken = (
+        "import os, time\ndef inet_aton(*a): time.sleep(100)\ndef getnameinfo(*a): os.abort()\n"
+    )
+    status, document, text = run(tmp_path, broken)
+    assert status == 1
+    assert outcomes(document) == {
+        "testGetServBy": "pass",
+        "testIPv4toString": "hang",
+        "testNtoH": "pass",
+        "testStringToIPv4": "pass",
+        "test_getnameinfo": "crash",
+    }
+    assert "inet_aton" in text  # the stack of the hung test
+
+
+def test_what_fails_once_and_then_passes_is_flaky(tmp_path: pathlib.Path) -> None:
+    marker = tmp_path / "marker"
+    broken = (
+        "import pathlib\n"
+        "def htonl(n, _good=htonl):\n"
+        f"    marker = pathlib.Path({str(marker)!r})\n"
+        "    if marker.exists(): return _good(n)\n"
+        "    marker.touch()\n"
+        "    raise LookupError('this once')\n"
+    )
+    status, document, text = run(tmp_path, broken)
+    assert status == 0, text
+    assert document["flaky"] == [PREFIX + "testNtoH"]
+
+
+def test_a_test_that_tracesock_skips_is_an_error(tmp_path: pathlib.Path) -> None:
+    broken = "import unittest\ndef inet_ntop(*a): raise unittest.SkipTest('not here')\n"
+    status, document, text = run(tmp_path, broken)
+    assert status == 1
+    assert outcomes(document)["testStringToIPv4"] == "skip", text
+
+
+def test_tracesock_that_does_not_import_is_a_clear_failure(tmp_path: pathlib.Path) -> None:
+    status, _, text = run(tmp_path, "raise ImportError('no native module')\n")
+    assert status == 1
+    assert "ImportError: no native module" in text
+
+
+def test_an_exception_that_no_test_sees_is_told(tmp_path: pathlib.Path) -> None:
+    broken = (
+        "class Leaky:\n"
+        "    def __del__(self): raise LookupError('in a finalizer')\n"
+        "def htonl(n, _good=htonl):\n"
+        "    Leaky()\n"
+        "    return _good(n)\n"
+    )
+    status, document, text = run(tmp_path, broken)
+    assert status == 0, text
+    assert [f["kind"] for f in document["findings"]] == [  # type: ignore[index]
+        "exception outside the test"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--python", "/nonexistent/python"), "no such interpreter: /nonexistent/python"),
+        (("--module", "os; import this"), "--module is the name of a module"),
+        (("--module", "test_no_such_module"), "has no test.test_no_such_module"),
+        (("--jobs", "0"), "must be positive"),
+    ],
+)
+def test_bad_arguments_are_named(
+    tmp_path: pathlib.Path, words: tuple[str, str], message: str
+) -> None:
+    status, _, text = run(tmp_path, "", "", *words)
+    assert status == 2
+    assert message in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[known]]\ntest = 'a'\n", "an entry has test, python and reason"),
+        ("[[known]]\ntest = 'a'\npython = ['3.11']\nreason = ' '\n", "must not be empty"),
+        ("[[unknown]]\n", "unknown key 'unknown'"),
+        ("[[known]\n", "known.toml"),
+    ],
+)
+def test_a_bad_list_of_known_failures_is_named(
+    tmp_path: pathlib.Path, text: str, message: str
+) -> None:
+    status, _, output = run(tmp_path, "", text)
+    assert status == 2
+    assert message in output
+
+
+def test_an_entry_that_names_no_test_is_an_error() -> None:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("conformance_run", RUN)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    tests = {PREFIX + "testNtoH": module.Test("pass")}
+    stock, traced = (module.ModeRun(dict(tests), [], [], None, 0.0) for _ in range(2))
+    entry = module.Known(PREFIX + "testGone", ("3.13",), "a reason")
+    found = module.compare(stock, traced, [entry], "3.13", complete=True)
+    assert [(finding.kind, finding.error) for finding in found] == [
+        ("known failure names no test", True)
+    ]
+    assert module.compare(stock, traced, [entry], "3.13", complete=False) == []
