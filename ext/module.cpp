@@ -6,8 +6,13 @@
 
 namespace nb = nanobind;
 
+namespace tracesock {
+void bind_constants(nb::module_& module);
+}
+
 NB_MODULE(_native, module) {
     module.attr("__version__") = TRACESOCK_VERSION;
+    tracesock::bind_constants(module);
     tracesock::bind_address(module);
     tracesock::bind_socket(module);
     tracesock::bind_functions(module);
