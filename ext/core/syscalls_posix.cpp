@@ -9,7 +9,6 @@
 #include <unistd.h>
 #if TRACESOCK_MACOS
 #include <sys/kern_control.h>
-#include <sys/sys_domain.h>
 #endif
 
 #if TRACESOCK_LINUX
@@ -122,6 +121,7 @@ std::int64_t monotonic() noexcept {
 
 int control_id([[maybe_unused]] const char* name, [[maybe_unused]] std::uint32_t& id) noexcept {
 #if TRACESOCK_MACOS
+    constexpr int protocol_control = 2;  // SYSPROTO_CONTROL of <sys/sys_domain.h>
     ctl_info info{};
     const std::size_t size = std::strlen(name);
     if (size > sizeof info.ctl_name) {
@@ -129,7 +129,7 @@ int control_id([[maybe_unused]] const char* name, [[maybe_unused]] std::uint32_t
         return -1;
     }
     std::memcpy(info.ctl_name, name, size);
-    const Descriptor fd = open(PF_SYSTEM, SOCK_DGRAM, SYSPROTO_CONTROL);
+    const Descriptor fd = open(PF_SYSTEM, SOCK_DGRAM, protocol_control);
     if (fd == invalid) return -1;
     const int result = ::ioctl(fd, CTLIOCGINFO, &info);
     const int error = errno;

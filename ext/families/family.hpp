@@ -6,8 +6,10 @@
 // Context, which a test or a fuzzer may supply as well as the interpreter does.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 
 #include "core/syscalls.hpp"
@@ -42,6 +44,15 @@ struct Address {
     }
 };
 
+// The kernel's bytes as one family's structure: a copy, so that alignment does not matter, and zero
+// where an older kernel gave fewer bytes.
+template <class T>
+T read_address(const sockaddr& address, socklen_t length) noexcept {
+    T out{};
+    std::memcpy(&out, &address, std::min<std::size_t>(length, sizeof out));
+    return out;
+}
+
 enum class Error : std::uint8_t { type, value, overflow, os, system };
 
 // The caller's text, in the encoding that the platform's resolver or file system takes. The
@@ -65,7 +76,7 @@ class Context {
     virtual bool is_tuple(Object* object) = 0;
     virtual bool is_text(Object* object) = 0;   // str
     virtual bool is_bytes(Object* object) = 0;  // bytes
-    virtual bool is_int(Object* object) = 0;
+    virtual bool is_int(Object* object) = 0;    // int, or anything with __index__
     virtual const char* type_name(Object* object) = 0;
     // PyArg_ParseTuple and PyArg_Parse: same formats, same error texts.
     virtual bool unpack(Object* tuple, const char* format, ...) = 0;
@@ -98,6 +109,10 @@ class Context {
     virtual unsigned ifindex(const char* name) = 0;
     // Interface name by index into `name` (IF_NAMESIZE bytes); "" where there is none.
     virtual const char* ifname(unsigned index, char* name) = 0;
+    // The id of a kernel control of macOS by its name: false with errno, no exception.
+    virtual bool control_id(const char* name, std::uint32_t& id) {
+        return sys::control_id(name, id) == 0;
+    }
 
     // --- building the result -----------------------------------------------------------------
     // Py_BuildValue; a new reference, null with an exception set.

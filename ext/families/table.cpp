@@ -10,6 +10,30 @@ namespace tracesock {
 
 extern const Family inet6_family;
 extern const Family unix_family;
+extern const Family netlink_family;
+extern const Family packet_family;
+extern const Family tipc_family;
+extern const Family alg_family;
+extern const Family vsock_family;
+extern const Family qipcrtr_family;
+extern const Family rds_family;
+extern const Family can_raw_family;
+extern const Family can_bcm_family;
+extern const Family can_isotp_family;
+extern const Family can_j1939_family;
+extern const Family can_family;
+extern const Family bluetooth_l2cap_family;
+extern const Family bluetooth_rfcomm_family;
+extern const Family bluetooth_rfcomm_windows_family;
+extern const Family bluetooth_hci_family;
+extern const Family bluetooth_hci_freebsd_family;
+extern const Family bluetooth_sco_family;
+extern const Family bluetooth_family;
+extern const Family divert_family;
+extern const Family system_family;
+extern const Family system_unsupported_family;
+extern const Family hyperv_family;
+extern const Family hyperv_unsupported_family;
 
 namespace {
 
@@ -38,6 +62,40 @@ constexpr std::array table{
     &inet_family,
     &inet6_family,
     &unix_family,
+#if TRACESOCK_LINUX
+    &netlink_family,
+    &packet_family,
+    &vsock_family,
+    &can_raw_family,
+    &can_bcm_family,
+    &can_isotp_family,
+    &can_j1939_family,
+    &can_family,
+    &tipc_family,
+    &alg_family,
+    &qipcrtr_family,
+    &rds_family,
+    &bluetooth_l2cap_family,
+    &bluetooth_rfcomm_family,
+    &bluetooth_hci_family,
+    &bluetooth_sco_family,
+    &bluetooth_family,
+#elif TRACESOCK_FREEBSD
+    &netlink_family,
+    &divert_family,
+    &bluetooth_l2cap_family,
+    &bluetooth_rfcomm_family,
+    &bluetooth_hci_freebsd_family,
+    &bluetooth_sco_family,
+    &bluetooth_family,
+#elif TRACESOCK_MACOS
+    &system_family, &system_unsupported_family,
+#elif TRACESOCK_WINDOWS
+    &bluetooth_rfcomm_windows_family,
+    &bluetooth_family,
+    &hyperv_family,
+    &hyperv_unsupported_family,
+#endif
 };
 
 }  // namespace
@@ -58,7 +116,9 @@ Object* decode_address(Context& context, const Address& address) {
     if (address.length == 0) return context.none();
     const Family* row = find_family(address.header.sa_family, context.protocol);
     if (address.length < row->smallest) row = &unknown_family;
-    return row->decode(context, address.header, address.length);
+    // The kernel says how long an address is, even where it had room for less of it.
+    const auto length = std::min<socklen_t>(address.length, sizeof address.bytes);
+    return row->decode(context, address.header, length);
 }
 
 }  // namespace tracesock

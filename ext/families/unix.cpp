@@ -24,8 +24,8 @@ bool encode(Context& context, Object* object, Address& out) {
 
 Object* decode(Context& context, const sockaddr& address, socklen_t length) {
     const auto& local = reinterpret_cast<const sockaddr_un&>(address);
-    const std::size_t size =
-        length > path_offset ? static_cast<std::size_t>(length) - path_offset : 0;
+    const auto total = static_cast<std::size_t>(length);
+    const std::size_t size = total > path_offset ? total - path_offset : 0;
     const std::size_t bounded = size < path_capacity ? size : path_capacity;
     if (TRACESOCK_LINUX && bounded > 0 && local.sun_path[0] == '\0')
         return context.build("y#", local.sun_path, static_cast<std::ptrdiff_t>(bounded));
