@@ -1,0 +1,177 @@
+"""The module's look-up functions. Each reads its arguments, raises its audit event, then works.
+
+The functions that take `*arguments` leave reading them to the extension, whose errors for a wrong
+number or type of arguments are the running interpreter's own; the first line of the description
+gives their parameters, all positional. Everything a look-up needs is copied before the event: a
+hook that refuses leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from sys import audit
+from typing import TYPE_CHECKING, Any
+
+from tracesock import _namespace, _native
+from tracesock._enums import family_enum, kind_enum
+
+if TYPE_CHECKING:
+    from socket import AddressFamily, SocketKind
+    from typing import TypeAlias
+
+    AddressInfo: TypeAlias = tuple[AddressFamily | int, SocketKind | int, int, str, tuple[Any, ...]]
+
+
+def getaddrinfo(
+    host: bytes | str | None,
+    port: bytes | str | int | None,
+    family: int = 0,
+    type: int = 0,
+    proto: int = 0,
+    flags: int = 0,
+) -> list[AddressInfo]:
+    """Resolve host and port into a list of (family, type, proto, canonname, sockaddr).
+
+    `host` is a name (in IDNA form where it is not ASCII), an address as text, or None for the
+    wildcard or loopback address; `port` a number, a service name or None. `family` (AF_*), `type`
+    (SOCK_*) and `proto` (IPPROTO_*) narrow the list, 0 is any; `flags` are AI_* values. `canonname`
+    is '' without AI_CANONNAME; `sockaddr` is (address, port), for IPv6 followed by flowinfo and
+    scope_id.
+
+    Raises gaierror where nothing is found, UnicodeError for a name that IDNA cannot encode,
+    ValueError for a NUL in host or port, and the audit event `socket.getaddrinfo` with host, port,
+    family, type, protocol. See getaddrinfo(3), RFC 3493 section 6.1.
+    """
+    lookup = _native.getaddrinfo(host, port, family, type, proto, flags)
+    audit("socket.getaddrinfo", *lookup.arguments)
+    return [
+        (family_enum(family), kind_enum(kind), number, canonical, address)
+        for family, kind, number, canonical, address in lookup.run()
+    ]
+
+
+def getnameinfo(*arguments: Any, **keywords: Any) -> tuple[str, str]:
+    """getnameinfo(sockaddr, flags) -> (host, port)
+
+    `sockaddr` is (address, port) or (address, port, flowinfo, scope_id) with a numeric address;
+    `flags` are NI_* values, which choose between names and numbers.
+
+    Raises gaierror where the name or service is not found, OSError for a malformed address, and
+    the audit event `socket.getnameinfo` with sockaddr. See getnameinfo(3), RFC 3493 section 6.2.
+    """
+    lookup = _native.getnameinfo(*arguments, **keywords)
+    audit("socket.getnameinfo", *lookup.arguments)
+    name: tuple[str, str] = lookup.run()
+    return name
+
+
+def gethostbyname(*arguments: Any, **keywords: Any) -> str:
+    """gethostbyname(hostname) -> address
+
+    The first IPv4 address of `hostname` (str, bytes or bytearray); '' is the wildcard address.
+
+    Raises gaierror where there is none, UnicodeError for a name that IDNA cannot encode, and the
+    audit event `socket.gethostbyname` with hostname.
+    """
+    lookup = _native.gethostbyname(*arguments, **keywords)
+    audit("socket.gethostbyname", *lookup.arguments)
+    address: str = lookup.run()
+    return address
+
+
+def gethostbyname_ex(*arguments: Any, **keywords: Any) -> tuple[str, list[str], list[str]]:
+    """gethostbyname_ex(hostname) -> (name, aliases, addresses)
+
+    The primary name, the other names and the IPv4 addresses of `hostname` (str, bytes or
+    bytearray).
+
+    Raises gaierror or herror where it is not found, UnicodeError for a name that IDNA cannot
+    encode, and the audit event `socket.gethostbyname` with hostname. See gethostbyname(3).
+    """
+    lookup = _native.gethostbyname_ex(*arguments, **keywords)
+    audit("socket.gethostbyname", *lookup.arguments)
+    entry: tuple[str, list[str], list[str]] = lookup.run()
+    return entry
+
+
+def gethostbyaddr(*arguments: Any, **keywords: Any) -> tuple[str, list[str], list[str]]:
+    """gethostbyaddr(ip_address) -> (name, aliases, addresses)
+
+    The primary name, the other names and the addresses of the host that has `ip_address`, an IPv4
+    or IPv6 address or a name (str, bytes or bytearray).
+
+    Raises herror where the address has no name, gaierror where a name has no address, and the
+    audit event `socket.gethostbyaddr` with ip_address. See gethostbyaddr(3).
+    """
+    lookup = _native.gethostbyaddr(*arguments, **keywords)
+    audit("socket.gethostbyaddr", *lookup.arguments)
+    entry: tuple[str, list[str], list[str]] = lookup.run()
+    return entry
+
+
+def gethostname(*arguments: Any, **keywords: Any) -> str:
+    """gethostname() -> name
+
+    The machine's host name. Raises the audit event `socket.gethostname`. See gethostname(2).
+    """
+    lookup = _native.gethostname(*arguments, **keywords)
+    audit("socket.gethostname", *lookup.arguments)
+    name: str = lookup.run()
+    return name
+
+
+def sethostname(*arguments: Any, **keywords: Any) -> None:
+    """sethostname(name) -> None
+
+    Sets the machine's host name (str, bytes or path-like). Raises OSError without the privilege,
+    and the audit event `socket.sethostname` with name as bytes. See sethostname(2).
+    """
+    lookup = _native.sethostname(*arguments, **keywords)
+    audit("socket.sethostname", *lookup.arguments)
+    lookup.run()
+
+
+def getservbyname(*arguments: Any, **keywords: Any) -> int:
+    """getservbyname(servicename[, protocolname]) -> port
+
+    The port of an Internet service; `protocolname` is 'tcp' or 'udp', any where it is not given.
+
+    Raises OSError where there is none, and the audit event `socket.getservbyname` with
+    servicename, protocolname (None where it is not given). See getservbyname(3).
+    """
+    lookup = _native.getservbyname(*arguments, **keywords)
+    audit("socket.getservbyname", *lookup.arguments)
+    port: int = lookup.run()
+    return port
+
+
+def getservbyport(*arguments: Any, **keywords: Any) -> str:
+    """getservbyport(port[, protocolname]) -> servicename
+
+    The name of the Internet service at a port (0 to 65535); `protocolname` is 'tcp' or 'udp', any
+    where it is not given.
+
+    Raises OSError where there is none, OverflowError for a port out of range, and the audit event
+    `socket.getservbyport` with port, protocolname (None where not given). See getservbyport(3).
+    """
+    lookup = _native.getservbyport(*arguments, **keywords)
+    audit("socket.getservbyport", *lookup.arguments)
+    name: str = lookup.run()
+    return name
+
+
+def getfqdn(name: str = "") -> str:
+    """Return the fully qualified domain name of `name`, '' being the local host.
+
+    The first of the name and aliases of gethostbyaddr() that has a dot; else its name, or `name`
+    where it is not found (gethostname() where that is '', '0.0.0.0' or '::'). Never raises
+    herror or gaierror.
+    """
+    public = _namespace.public
+    name = name.strip()
+    if not name or name in ("0.0.0.0", "::"):
+        name = public.gethostname()
+    try:
+        primary, aliases, _ = public.gethostbyaddr(name)
+    except OSError:
+        return name
+    return next((each for each in [primary, *aliases] if "." in each), primary)
