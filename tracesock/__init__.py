@@ -15,7 +15,6 @@ import io  # noqa: F401
 import os  # noqa: F401
 import sys
 from enum import IntEnum, IntFlag  # noqa: F401
-from typing import TYPE_CHECKING, Any
 
 from tracesock import _constants, _namespace
 from tracesock._constants import *  # noqa: F403
@@ -71,7 +70,9 @@ from tracesock._socketio import SocketIO, _blocking_errnos
 from tracesock._stock import CAPI, EAGAIN, EBADF, EWOULDBLOCK, SocketType, gaierror, has_ipv6, herror
 from tracesock._stock import GLOBAL_DEFAULT_TIMEOUT as _GLOBAL_DEFAULT_TIMEOUT
 
+TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
+    from typing import Any
     from tracesock.dropin import install, uninstall
     from tracesock.instrumentation import instrument, uninstrument
 

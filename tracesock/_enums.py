@@ -9,16 +9,20 @@ and `pickle` (by its name in this package) work.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
 from socket import AddressFamily, AddressInfo, MsgFlag, SocketKind
-from typing import TypeVar
+
+TYPE_CHECKING = False  # typing's own costs milliseconds to import
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, TypeVar
+
+    Member = TypeVar("Member", AddressFamily, AddressInfo, MsgFlag, SocketKind)
 
 __all__ = ["AddressFamily", "AddressInfo", "MsgFlag", "SocketKind", "family_enum", "kind_enum"]
 
-Member = TypeVar("Member", AddressFamily, AddressInfo, MsgFlag, SocketKind)
-
 _families: dict[int, AddressFamily] = {int(member): member for member in AddressFamily}
 _kinds: dict[int, SocketKind] = {int(member): member for member in SocketKind}
+_lookups: dict[type, dict[int, Any]] = {AddressFamily: _families, SocketKind: _kinds}
 
 
 def family_enum(value: int) -> AddressFamily | int:
@@ -44,14 +48,16 @@ def members(enumeration: type[Member], values: Mapping[str, int]) -> dict[str, M
 
 
 def _new_member(enumeration: type[Member], name: str, value: int) -> Member:
-    # Calling the class would look the value up among its members.
+    # Calling the class would look the value up among its members, and so would unpickling: this
+    # one is pickled as the global of its name in this package.
     member = int.__new__(enumeration, value)
-    member._name_ = name
-    member._value_ = value
-    # socket's enumerations are pickled as the global of this name in the member's module.
-    member.__module__ = __package__
-    if enumeration is AddressFamily:
-        _families.setdefault(value, member)
-    elif enumeration is SocketKind:
-        _kinds.setdefault(value, member)
+    vars(member).update(
+        _name_=name,
+        _value_=value,
+        __objclass__=enumeration,
+        __module__=__package__,
+        __reduce_ex__=lambda protocol: name,
+    )
+    if enumeration in _lookups:
+        _lookups[enumeration].setdefault(value, member)
     return member

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from array import array
-from typing import TYPE_CHECKING, Any
 
 from tracesock import _namespace, _native
 from tracesock._stock import GLOBAL_DEFAULT_TIMEOUT, has_ipv6
 
+TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
+    from typing import Any
     from collections.abc import Iterable
 
     from _typeshed import ReadableBuffer

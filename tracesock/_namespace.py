@@ -7,6 +7,10 @@ while tracesock is installed there.
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from typing import Any
+
+
 
 public: Any = None

@@ -174,4 +174,5 @@ def getfqdn(name: str = "") -> str:
         primary, aliases, _ = public.gethostbyaddr(name)
     except OSError:
         return name
-    return next((each for each in [primary, *aliases] if "." in each), primary)
+    full: str = next((each for each in [primary, *aliases] if "." in each), primary)
+    return full

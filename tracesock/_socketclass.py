@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import os
 from sys import audit
-from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from tracesock import _namespace, _native
 from tracesock._enums import family_enum, kind_enum
 from tracesock._native import getdefaulttimeout
 from tracesock._socketio import SocketIO
 
+TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
+    from typing import IO, Any, NoReturn
     from socket import AddressFamily, SocketKind
     from typing import Self
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 
 from tracesock._stock import EAGAIN, EWOULDBLOCK
 
+TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 

@@ -11,7 +11,11 @@ from __future__ import annotations
 import _socket as native
 import socket as module
 from errno import EAGAIN, EBADF, EWOULDBLOCK
-from typing import Any
+
+TYPE_CHECKING = False  # typing takes milliseconds to import
+if TYPE_CHECKING:
+    from typing import Any
+
 
 CAPI: Any = native.CAPI
 SocketType: type = native.SocketType
