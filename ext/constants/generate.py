@@ -301,6 +301,8 @@ not know it.
 - An empty cell: the platform does not have the constant.
 - `†`: the value differs between architectures of Linux; this is the one of x86-64, AArch64, RISC-V
   and others, and a build for another architecture takes its header's.
+- On Linux `SOMAXCONN` and `NI_MAXHOST` are those of a current glibc, whatever the C library. (The
+  standard library has 128 for the first with an older glibc, and 128 and 255 with musl.)
 - On a platform without a column, a constant exists where the system's headers define it.
 """
 
