@@ -518,6 +518,21 @@ def test_refused_look_up_does_nothing_and_leaves_nothing(name: str) -> None:
     assert sum(type(each) is _native.Lookup for each in gc.get_objects()) == lookups
 
 
+# getaddrinfo is a Python function in stock as well, whose parameters the traceback keeps.
+@pytest.mark.parametrize("name", sorted({*LOOKUPS} - {"getaddrinfo", "gethostname"}))
+def test_wrong_arguments_are_not_kept_by_the_traceback(name: str) -> None:
+    class Argument:
+        pass
+
+    argument = Argument()
+    gone = weakref.ref(argument)
+    with pytest.raises(TypeError) as caught:
+        getattr(socket, name)(argument, argument)
+    assert caught.value.__traceback__ is not None
+    del argument
+    assert gone() is None
+
+
 def test_refused_sethostname_sets_nothing() -> None:
     before = socket.gethostname()
     seen: list[tuple[Any, ...]] = []

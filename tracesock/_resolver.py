@@ -1,9 +1,8 @@
 """The module's look-up functions. Each reads its arguments, raises its audit event, then works.
 
-The functions that take `*arguments` leave reading them to the extension, whose errors for a wrong
-number or type of arguments are the running interpreter's own; the first line of the description
-gives their parameters, all positional. Everything a look-up needs is copied before the event: a
-hook that refuses leaves nothing behind.
+Reading the arguments is left to the extension, whose errors for a wrong number or type of them are
+the running interpreter's own. All that a look-up needs is copied before the event: a hook that
+refuses leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -15,10 +14,13 @@ from tracesock import _namespace, _native
 from tracesock._enums import family_enum, kind_enum
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from os import PathLike
     from socket import AddressFamily, SocketKind
     from typing import TypeAlias
 
     AddressInfo: TypeAlias = tuple[AddressFamily | int, SocketKind | int, int, str, tuple[Any, ...]]
+    HostEntry: TypeAlias = tuple[str, list[str], list[str]]
 
 
 def getaddrinfo(
@@ -49,102 +51,111 @@ def getaddrinfo(
     ]
 
 
-def getnameinfo(*arguments: Any, **keywords: Any) -> tuple[str, str]:
+def _function(prepare: Any, event: str, doc: str) -> Any:
+    """The function that is named as `prepare` is, in its three steps."""
+
+    def look_up(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            lookup = prepare(*arguments, **keywords)
+        finally:
+            # A traceback keeps this frame, which would keep the caller's objects.
+            del arguments, keywords
+        audit(event, *lookup.arguments)
+        return lookup.run()
+
+    look_up.__name__ = look_up.__qualname__ = prepare.__name__
+    look_up.__doc__ = doc
+    return look_up
+
+
+getnameinfo: Callable[[tuple[Any, ...], int], tuple[str, str]] = _function(
+    _native.getnameinfo,
+    "socket.getnameinfo",
     """getnameinfo(sockaddr, flags) -> (host, port)
 
     `sockaddr` is (address, port) or (address, port, flowinfo, scope_id) with a numeric address;
-    `flags` are NI_* values, which choose between names and numbers.
+    `flags` are NI_* values, which choose between names and numbers. Host and port are str.
 
-    Raises gaierror where the name or service is not found, OSError for a malformed address, and
-    the audit event `socket.getnameinfo` with sockaddr. See getnameinfo(3), RFC 3493 section 6.2.
-    """
-    lookup = _native.getnameinfo(*arguments, **keywords)
-    audit("socket.getnameinfo", *lookup.arguments)
-    name: tuple[str, str] = lookup.run()
-    return name
+    Raises gaierror where the name or service is not found, OSError for a malformed address,
+    OverflowError for a flowinfo above 1048575, and the audit event `socket.getnameinfo` with
+    sockaddr. See getnameinfo(3), RFC 3493 section 6.2.
+    """,
+)
 
-
-def gethostbyname(*arguments: Any, **keywords: Any) -> str:
+gethostbyname: Callable[[str | bytes | bytearray], str] = _function(
+    _native.gethostbyname,
+    "socket.gethostbyname",
     """gethostbyname(hostname) -> address
 
     The first IPv4 address of `hostname` (str, bytes or bytearray); '' is the wildcard address.
 
-    Raises gaierror where there is none, UnicodeError for a name that IDNA cannot encode, and the
-    audit event `socket.gethostbyname` with hostname.
-    """
-    lookup = _native.gethostbyname(*arguments, **keywords)
-    audit("socket.gethostbyname", *lookup.arguments)
-    address: str = lookup.run()
-    return address
+    Raises gaierror where there is none, UnicodeError for a name that IDNA cannot encode, TypeError
+    for one with a NUL, and the audit event `socket.gethostbyname` with hostname.
+    """,
+)
 
-
-def gethostbyname_ex(*arguments: Any, **keywords: Any) -> tuple[str, list[str], list[str]]:
+gethostbyname_ex: Callable[[str | bytes | bytearray], HostEntry] = _function(
+    _native.gethostbyname_ex,
+    "socket.gethostbyname",
     """gethostbyname_ex(hostname) -> (name, aliases, addresses)
 
     The primary name, the other names and the IPv4 addresses of `hostname` (str, bytes or
     bytearray).
 
     Raises gaierror or herror where it is not found, UnicodeError for a name that IDNA cannot
-    encode, and the audit event `socket.gethostbyname` with hostname. See gethostbyname(3).
-    """
-    lookup = _native.gethostbyname_ex(*arguments, **keywords)
-    audit("socket.gethostbyname", *lookup.arguments)
-    entry: tuple[str, list[str], list[str]] = lookup.run()
-    return entry
+    encode, TypeError for one with a NUL, and the audit event `socket.gethostbyname` with hostname.
+    See gethostbyname(3).
+    """,
+)
 
-
-def gethostbyaddr(*arguments: Any, **keywords: Any) -> tuple[str, list[str], list[str]]:
+gethostbyaddr: Callable[[str | bytes | bytearray], HostEntry] = _function(
+    _native.gethostbyaddr,
+    "socket.gethostbyaddr",
     """gethostbyaddr(ip_address) -> (name, aliases, addresses)
 
     The primary name, the other names and the addresses of the host that has `ip_address`, an IPv4
     or IPv6 address or a name (str, bytes or bytearray).
 
-    Raises herror where the address has no name, gaierror where a name has no address, and the
-    audit event `socket.gethostbyaddr` with ip_address. See gethostbyaddr(3).
-    """
-    lookup = _native.gethostbyaddr(*arguments, **keywords)
-    audit("socket.gethostbyaddr", *lookup.arguments)
-    entry: tuple[str, list[str], list[str]] = lookup.run()
-    return entry
+    Raises herror where the address has no name, gaierror where a name has no address, UnicodeError
+    and TypeError as gethostbyname() does, and the audit event `socket.gethostbyaddr` with
+    ip_address. See gethostbyaddr(3).
+    """,
+)
 
-
-def gethostname(*arguments: Any, **keywords: Any) -> str:
+gethostname: Callable[[], str] = _function(
+    _native.gethostname,
+    "socket.gethostname",
     """gethostname() -> name
 
-    The machine's host name. Raises the audit event `socket.gethostname`. See gethostname(2).
-    """
-    lookup = _native.gethostname(*arguments, **keywords)
-    audit("socket.gethostname", *lookup.arguments)
-    name: str = lookup.run()
-    return name
+    The machine's host name, str. Raises the audit event `socket.gethostname`. See gethostname(2).
+    """,
+)
 
-
-def sethostname(*arguments: Any, **keywords: Any) -> None:
+sethostname: Callable[[str | bytes | PathLike[str]], None] = _function(
+    _native.sethostname,
+    "socket.sethostname",
     """sethostname(name) -> None
 
     Sets the machine's host name (str, bytes or path-like). Raises OSError without the privilege,
     and the audit event `socket.sethostname` with name as bytes. See sethostname(2).
-    """
-    lookup = _native.sethostname(*arguments, **keywords)
-    audit("socket.sethostname", *lookup.arguments)
-    lookup.run()
+    """,
+)
 
-
-def getservbyname(*arguments: Any, **keywords: Any) -> int:
+getservbyname: Callable[..., int] = _function(
+    _native.getservbyname,
+    "socket.getservbyname",
     """getservbyname(servicename[, protocolname]) -> port
 
     The port of an Internet service; `protocolname` is 'tcp' or 'udp', any where it is not given.
 
     Raises OSError where there is none, and the audit event `socket.getservbyname` with
     servicename, protocolname (None where it is not given). See getservbyname(3).
-    """
-    lookup = _native.getservbyname(*arguments, **keywords)
-    audit("socket.getservbyname", *lookup.arguments)
-    port: int = lookup.run()
-    return port
+    """,
+)
 
-
-def getservbyport(*arguments: Any, **keywords: Any) -> str:
+getservbyport: Callable[..., str] = _function(
+    _native.getservbyport,
+    "socket.getservbyport",
     """getservbyport(port[, protocolname]) -> servicename
 
     The name of the Internet service at a port (0 to 65535); `protocolname` is 'tcp' or 'udp', any
@@ -152,11 +163,8 @@ def getservbyport(*arguments: Any, **keywords: Any) -> str:
 
     Raises OSError where there is none, OverflowError for a port out of range, and the audit event
     `socket.getservbyport` with port, protocolname (None where not given). See getservbyport(3).
-    """
-    lookup = _native.getservbyport(*arguments, **keywords)
-    audit("socket.getservbyport", *lookup.arguments)
-    name: str = lookup.run()
-    return name
+    """,
+)
 
 
 def getfqdn(name: str = "") -> str:
