@@ -116,9 +116,7 @@ Object* decode_address(Context& context, const Address& address) {
     if (address.length == 0) return context.none();
     const Family* row = find_family(address.header.sa_family, context.protocol);
     if (address.length < row->smallest) row = &unknown_family;
-    // The kernel says how long an address is, even where it had room for less of it.
-    const auto length = std::min<socklen_t>(address.length, sizeof address.bytes);
-    return row->decode(context, address.header, length);
+    return row->decode(context, address.header, address.length);
 }
 
 }  // namespace tracesock
