@@ -16,5 +16,6 @@ NB_MODULE(_native, module) {
     tracesock::bind_address(module);
     tracesock::bind_socket(module);
     tracesock::bind_functions(module);
+    tracesock::bind_recorder(module);
     if (!tracesock::resolver::add_functions(module.ptr())) throw nb::python_error();
 }

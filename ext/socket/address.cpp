@@ -95,8 +95,8 @@ int PythonContext::convert_host(Object* object, void* slot) noexcept {
                      PyBytes_GET_SIZE(object));
     } else if (PyByteArray_Check(object)) {
         // Copied: a look-up gives up the lock, and the caller's array may change meanwhile.
-        Ref copy(PyBytes_FromStringAndSize(PyByteArray_AS_STRING(object),
-                                           PyByteArray_GET_SIZE(object)));
+        Ref copy(
+            PyBytes_FromStringAndSize(PyByteArray_AS_STRING(object), PyByteArray_GET_SIZE(object)));
         if (!copy) return 0;
         PyObject* bytes = copy.get();
         context.keep(text, std::move(copy), PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes));
@@ -139,8 +139,12 @@ int PythonContext::convert_path(Object* object, void* slot) noexcept {
     return 1;
 }
 
-Context::Converter PythonContext::host_converter() { return convert_host; }
-Context::Converter PythonContext::path_converter() { return convert_path; }
+Context::Converter PythonContext::host_converter() {
+    return convert_host;
+}
+Context::Converter PythonContext::path_converter() {
+    return convert_path;
+}
 
 bool PythonContext::path_or_buffer(Object* object, Text& out) {
     if (PyUnicode_Check(object)) {
@@ -187,13 +191,17 @@ bool PythonContext::fail_errno() {
     return false;
 }
 
-bool PythonContext::error_is(Error kind) { return PyErr_ExceptionMatches(exception(kind)) != 0; }
+bool PythonContext::error_is(Error kind) {
+    return PyErr_ExceptionMatches(exception(kind)) != 0;
+}
 
 bool PythonContext::resolve(const char* host, int family, Address& out) {
     return resolver::resolve(host, family, out);
 }
 
-unsigned PythonContext::ifindex(const char* name) { return ::if_nametoindex(name); }
+unsigned PythonContext::ifindex(const char* name) {
+    return ::if_nametoindex(name);
+}
 
 const char* PythonContext::ifname(unsigned index, char* name) {
     return ::if_indextoname(index, name) != nullptr ? name : "";
@@ -239,9 +247,8 @@ bool readable(const Socket& socket) {
 }
 
 PyObject* make_address(const Address& address, int protocol) {
-    return guarded<PyObject*>(nullptr, [&] {
-        return nb::cast(Prepared{address, protocol}).release().ptr();
-    });
+    return guarded<PyObject*>(
+        nullptr, [&] { return nb::cast(Prepared{address, protocol}).release().ptr(); });
 }
 
 void bind_address(nb::module_& module) {
@@ -253,10 +260,9 @@ void bind_address(nb::module_& module) {
                 new (self) Prepared(prepare(family, address, protocol, "Address"));
             },
             nb::arg("family"), nb::arg("address"), nb::arg("proto") = 0)
-        .def_prop_ro("family",
-                     [](const Prepared& self) {
-                         return static_cast<int>(self.address.header.sa_family);
-                     })
+        .def_prop_ro(
+            "family",
+            [](const Prepared& self) { return static_cast<int>(self.address.header.sa_family); })
         .def_prop_ro("proto", [](const Prepared& self) { return self.protocol; })
         .def_prop_ro("address", &decoded)
         .def("__bytes__",
@@ -271,8 +277,7 @@ void bind_address(nb::module_& module) {
              })
         .def("__hash__",
              [](const Prepared& self) {
-                 return static_cast<Py_ssize_t>(
-                     std::hash<std::string_view>{}(self.bytes()) >> 1);
+                 return static_cast<Py_ssize_t>(std::hash<std::string_view>{}(self.bytes()) >> 1);
              })
         .def("__repr__", [](const Prepared& self) {
             return nb::str("Address(family={}, address={!r})")

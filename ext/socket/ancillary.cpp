@@ -145,10 +145,11 @@ PyObject* receive_message(Socket& socket, iovec* vectors, std::size_t count, int
     if (!transfer(socket, sys::Direction::read, deadline, length, (flags & MSG_WAITALL) != 0, op,
                   received))
         return nullptr;
+    recorder::received(socket, received);
     const std::size_t control_filled =
-        control != nullptr ? std::min<std::size_t>(message.msg_controllen,
-                                                   static_cast<std::size_t>(control_size))
-                           : 0;
+        control != nullptr
+            ? std::min<std::size_t>(message.msg_controllen, static_cast<std::size_t>(control_size))
+            : 0;
     ReceivedDescriptors descriptors(control.get(), control_filled);
     Ref items = read_control(control.get(), control_filled);
     if (!items) return nullptr;
@@ -156,8 +157,8 @@ PyObject* receive_message(Socket& socket, iovec* vectors, std::size_t count, int
     Ref data(make_data(received));
     Ref sender(data ? decode(socket, from) : nullptr);
     if (!sender) return nullptr;
-    PyObject* result = Py_BuildValue("(OOiO)", data.get(), items.get(), message.msg_flags,
-                                     sender.get());
+    PyObject* result =
+        Py_BuildValue("(OOiO)", data.get(), items.get(), message.msg_flags, sender.get());
     if (result != nullptr) descriptors.hand_on();
     return result;
 }
@@ -258,21 +259,21 @@ bool write_control(PyObject* iterable, std::vector<char>& out) {
     return true;
 }
 
-PyObject* send_message(Socket& socket, const msghdr& message, Py_ssize_t size,
-                       int flags) noexcept {
+PyObject* send_message(Socket& socket, const msghdr& message, Py_ssize_t size, int flags) noexcept {
+    recorder::SendProbe probe(socket);
     Deadline deadline = deadline_of(socket);
     std::int64_t sent = 0;
     // A blocking stream takes everything; tried without waiting, it might take a part.
-    const Length length = deadline.limited() && size <= brief_size ? Length::brief
-                          : socket.type != SOCK_STREAM && size <= brief_size
-                              ? Length::brief
-                              : Length::lengthy;
+    const Length length = deadline.limited() && size <= brief_size           ? Length::brief
+                          : socket.type != SOCK_STREAM && size <= brief_size ? Length::brief
+                                                                             : Length::lengthy;
     const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
         return ::sendmsg(fd, &message, flags | more);
     };
-    if (!transfer(socket, sys::Direction::write, deadline, length, false, op, sent))
-        return nullptr;
-    return PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
+    const bool done =
+        transfer(socket, sys::Direction::write, deadline, length, false, op, sent, probe.stats());
+    probe.end(done ? sent : -1);
+    return done ? PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent)) : nullptr;
 }
 
 }  // namespace
@@ -326,12 +327,12 @@ PyObject* socket_recvmsg_into(PyObject* self, PyObject* arguments) noexcept {
                 return nullptr;
             buffers.use(index);
         }
-        return receive_message(
-            state_of(self), buffers.vectors(), buffers.size(), flags, control_size,
-            buffers.total() <= brief_size ? Length::brief : Length::lengthy,
-            [](std::int64_t received) {
-                return PyLong_FromSsize_t(static_cast<Py_ssize_t>(received));
-            });
+        return receive_message(state_of(self), buffers.vectors(), buffers.size(), flags,
+                               control_size,
+                               buffers.total() <= brief_size ? Length::brief : Length::lengthy,
+                               [](std::int64_t received) {
+                                   return PyLong_FromSsize_t(static_cast<Py_ssize_t>(received));
+                               });
     });
 }
 
@@ -379,13 +380,11 @@ PyObject* socket_sendmsg_afalg(PyObject* self, PyObject* arguments, PyObject* na
         PyObject* assoclen_object = nullptr;
         Buffer iv;
         int flags = 0;
-        if (!PyArg_ParseTupleAndKeywords(arguments, names, "|O$O!y*O!i:sendmsg_afalg",
-                                         const_cast<char**>(keywords), &data, &PyLong_Type,
-                                         &operation_object, iv.slot(), &PyLong_Type,
-                                         &assoclen_object, &flags))
+        if (!PyArg_ParseTupleAndKeywords(
+                arguments, names, "|O$O!y*O!i:sendmsg_afalg", const_cast<char**>(keywords), &data,
+                &PyLong_Type, &operation_object, iv.slot(), &PyLong_Type, &assoclen_object, &flags))
             return nullptr;
-        const long operation =
-            operation_object != nullptr ? PyLong_AsLong(operation_object) : -1;
+        const long operation = operation_object != nullptr ? PyLong_AsLong(operation_object) : -1;
         if (operation < 0 || operation > INT_MAX) {
             PyErr_Clear();
             PyErr_SetString(PyExc_TypeError, "Invalid or missing argument 'op'");

@@ -1,6 +1,7 @@
 // One call on a socket: which descriptor, how it is tried, and what becomes of its error.
 #pragma once
 
+#include "recorder/recorder.hpp"
 #include "socket/state.hpp"
 
 namespace tracesock {
@@ -11,20 +12,27 @@ enum class Length : std::uint8_t { brief, lengthy };
 // `op(fd, flags)` for a call that takes message flags. MSG_DONTWAIT lets it be tried with the lock
 // held, whatever mode the descriptor is in; only when it would have to wait is the lock given up.
 // `whole`: without MSG_DONTWAIT the call would wait for more than is there now (MSG_WAITALL).
+// `stats`: what telemetry wants to know of the call, or null.
 template <class Op>
 bool transfer(Socket& socket, sys::Direction direction, Deadline& deadline, Length length,
-              bool whole, Op&& op, std::int64_t& result) noexcept {
+              bool whole, Op&& op, std::int64_t& result,
+              recorder::CallStats* stats = nullptr) noexcept {
     const bool blocking = !deadline.limited();
     const bool waiting = socket.timeout.load(std::memory_order_relaxed) > 0;
     if (may_hold_lock && length == Length::brief && !(whole && blocking)) {
         const sys::Descriptor fd = socket.handle.get();
         result = op(fd, MSG_DONTWAIT);
+        if (stats != nullptr) [[unlikely]]
+            ++stats->calls;
         if (result >= 0) return true;
         if (!would_block(errno) && errno != EINTR) {
+            if (stats != nullptr) stats->error = static_cast<std::int16_t>(errno);
             set_os_error();
             return false;
         }
     }
+    const bool tried = may_hold_lock && length == Length::brief;
+    const std::uint64_t stalled_since = stats != nullptr && tried ? recorder::Clock::ticks() : 0;
     Runtime runtime(socket);
     SharedHandle::Lease lease(socket.handle);
     const sys::Descriptor fd = lease.get();
@@ -38,13 +46,22 @@ bool transfer(Socket& socket, sys::Direction direction, Deadline& deadline, Leng
             errno = EBADF;
             return -1;
         }
+        if (stats != nullptr) ++stats->calls;
         return op(fd, flags);
     };
-    const bool tried = may_hold_lock && length == Length::brief;
     const Status status =
         retry(runtime, fd, direction, deadline,
               waiting && tried ? Attempt::with_lock : Attempt::without_lock,
               waiting && tried ? First::wait : First::attempt, attempt, result, error);
+    if (stats != nullptr) {
+        // Of a non-blocking socket nothing waits: EAGAIN is its answer, and no error.
+        const bool refused =
+            status == Status::failed && would_block(error) && !blocking && !waiting;
+        if (stalled_since != 0 && !refused)
+            stats->stalled += recorder::Clock::ticks() - stalled_since;
+        if (status != Status::done && !refused) stats->error = recorder::code_of(status, error);
+        stats->refused = refused;
+    }
     if (status == Status::done) return true;
     raise_status(status, error);
     return false;

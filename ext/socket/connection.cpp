@@ -8,14 +8,13 @@ namespace {
 
 // connect(2), waiting for its end where the socket may wait. 0, an errno, or -1 with an exception.
 // `raises`: a timeout is an exception, not EAGAIN.
-int connect_to(Socket& socket, const Address& address, bool raises) noexcept {
+int await_connection(Socket& socket, const Address& address, bool raises) noexcept {
     Runtime runtime(socket);
     SharedHandle::Lease lease(socket.handle);
     const sys::Descriptor fd = lease.get();
     Deadline deadline = deadline_of(socket);
-    int error = runtime.unlocked([&]() noexcept {
-        return ::connect(fd, &address.header, address.length) < 0 ? errno : 0;
-    });
+    int error = runtime.unlocked(
+        [&]() noexcept { return ::connect(fd, &address.header, address.length) < 0 ? errno : 0; });
     if (error == 0) return 0;
     const std::int64_t timeout = socket.timeout.load(std::memory_order_relaxed);
     bool wait = timeout > 0 && error == EINPROGRESS;
@@ -39,6 +38,16 @@ int connect_to(Socket& socket, const Address& address, bool raises) noexcept {
     }
     raise_status(status, error);
     return -1;
+}
+
+int connect_to(Socket& socket, const Address& address, bool raises) noexcept {
+    recorder::ConnectProbe probe(socket, address);
+    const int error = await_connection(socket, address, raises);
+    // An exception is pending, or none: what telemetry does here sets and clears none.
+    probe.end(error >= 0                                   ? error
+              : PyErr_ExceptionMatches(PyExc_TimeoutError) ? recorder::timed_out
+                                                           : recorder::interrupted);
+    return error;
 }
 
 using NameCall = int (*)(int, sockaddr*, socklen_t*);
@@ -70,8 +79,9 @@ PyObject* socket_prepare(PyObject* self, PyObject* arguments) noexcept {
         if (!PyArg_ParseTuple(arguments, "sO!:_prepare", &caller, &PyTuple_Type, &given))
             return nullptr;
         if (PyTuple_GET_SIZE(given) != 1)
-            return PyErr_Format(PyExc_TypeError, "socket.%s() takes exactly one argument (%zd given)",
-                                caller, PyTuple_GET_SIZE(given));
+            return PyErr_Format(PyExc_TypeError,
+                                "socket.%s() takes exactly one argument (%zd given)", caller,
+                                PyTuple_GET_SIZE(given));
         Socket& socket = state_of(self);
         Address address;
         if (!encode(socket, PyTuple_GET_ITEM(given, 0), caller, address)) return nullptr;
@@ -132,6 +142,7 @@ PyObject* socket_listen(PyObject* self, PyObject* arguments) noexcept {
         error = errno;
     }
     if (result < 0) return set_os_error(error);
+    if (recorder::active() != 0) recorder::socket_listens(socket);
     Py_RETURN_NONE;
 }
 
@@ -176,12 +187,10 @@ PyObject* socket_accept(PyObject* self, PyObject*) noexcept {
             return with_address ? sys::accept(fd, &peer.header, &peer.length)
                                 : sys::accept(fd, nullptr, nullptr);
         };
-        const Status status = retry(runtime, fd, sys::Direction::read, deadline,
-                                    Attempt::without_lock,
-                                    deadline.limited() && socket.timeout.load() > 0
-                                        ? First::wait
-                                        : First::attempt,
-                                    op, result, error);
+        const Status status =
+            retry(runtime, fd, sys::Direction::read, deadline, Attempt::without_lock,
+                  deadline.limited() && socket.timeout.load() > 0 ? First::wait : First::attempt,
+                  op, result, error);
         if (status != Status::done) return raise_status(status, error);
         UniqueDescriptor connection(static_cast<sys::Descriptor>(result));
         Ref address(decode(socket, peer));

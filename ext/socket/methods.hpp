@@ -48,6 +48,7 @@ PyObject* socket_getblocking(PyObject* self, PyObject*) noexcept;
 // socket_type.cpp
 PyObject* socket_close(PyObject* self, PyObject*) noexcept;
 PyObject* socket_detach(PyObject* self, PyObject*) noexcept;
+PyObject* socket_accepted(PyObject* self, PyObject*) noexcept;
 PyObject* socket_fileno(PyObject* self, PyObject*) noexcept;
 
 // Calls a method of the base on a filled shell, so that what _ssl reads there stays true.

@@ -2,6 +2,7 @@
 #include <climits>
 #include <cstring>
 
+#include "recorder/recorder.hpp"
 #include "socket/methods.hpp"
 
 namespace tracesock {
@@ -71,6 +72,8 @@ PyObject* socket_getsockopt(PyObject* self, PyObject* arguments) noexcept {
         if (wide) return PyLong_FromUnsignedLongLong(number);
         int narrow = 0;
         std::memcpy(&narrow, &number, sizeof narrow);
+        if (level == SOL_SOCKET && option == SO_ERROR && recorder::active() != 0)
+            recorder::pending_result(socket, narrow);
         return PyLong_FromLong(narrow);
     }
     if (wide) {

@@ -87,7 +87,9 @@ Result guarded(Result failure, Body&& body) noexcept {
 }
 
 // OSError from errno, always null.
-inline PyObject* set_os_error() noexcept { return PyErr_SetFromErrno(PyExc_OSError); }
+inline PyObject* set_os_error() noexcept {
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
 inline PyObject* set_os_error(int error) noexcept {
     errno = error;
     return set_os_error();

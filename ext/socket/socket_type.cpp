@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "recorder/recorder.hpp"
 #include "socket/bindings.hpp"
 #include "socket/methods.hpp"
 
@@ -28,7 +29,9 @@ void destroy_interpreter(PyObject* capsule) noexcept {
 
 // --- making and filling -----------------------------------------------------------------------
 
-PyTypeObject* base_of(const Interpreter& own) noexcept { return own.native_type->tp_base; }
+PyTypeObject* base_of(const Interpreter& own) noexcept {
+    return own.native_type->tp_base;
+}
 
 bool is_plain(PyObject* self, const Interpreter& own) noexcept {
     return Py_TYPE(self) == own.socket_class || Py_TYPE(self) == own.native_type;
@@ -172,6 +175,7 @@ bool initialise_filled(PyObject* self, Socket& socket, PyObject* arguments, PyOb
 // Ends what an earlier __init__ may have left.
 void evict(PyObject* self, Socket& socket) noexcept {
     if (socket.handle.get() == sys::invalid) return;
+    if (socket.connection != nullptr) recorder::socket_closes(socket, recorder::End::finalized);
     if (socket.filled && !mirror(self, "detach", nullptr)) PyErr_Clear();
     socket.filled = false;
     socket.handle.close();
@@ -190,10 +194,10 @@ int socket_init(PyObject* self, PyObject* arguments, PyObject* names) noexcept {
             return -1;
         Socket& socket = state_of(self);
         evict(self, socket);
-        const bool made =
-            is_plain(self, *own)
-                ? initialise_plain(self, socket, family, type, protocol, fileno, *own)
-                : initialise_filled(self, socket, arguments, names, *own);
+        const bool made = is_plain(self, *own)
+                              ? initialise_plain(self, socket, family, type, protocol, fileno, *own)
+                              : initialise_filled(self, socket, arguments, names, *own);
+        if (made && recorder::active() != 0) recorder::socket_made(socket);
         return made ? 0 : -1;
     });
 }
@@ -262,7 +266,9 @@ PyObject* get_int(PyObject* self, void*) noexcept {
     return PyLong_FromLong(state_of(self).*Member);
 }
 
-PyObject* get_timeout(PyObject* self, void*) noexcept { return socket_gettimeout(self, nullptr); }
+PyObject* get_timeout(PyObject* self, void*) noexcept {
+    return socket_gettimeout(self, nullptr);
+}
 
 PyGetSetDef attributes[] = {
     {"family", get_int<&Socket::family>, nullptr, "the socket family", nullptr},
@@ -313,6 +319,8 @@ PyMethodDef hot_methods[] = {
 PyMethodDef methods[] = {
     {"_accept", socket_accept, METH_NOARGS,
      "_accept() -> (descriptor, address)\n\nWait for a connection."},
+    {"_accepted", socket_accepted, METH_NOARGS,
+     "_accepted()\n\nTell telemetry that this socket was accepted, not made."},
     {"_prepare", socket_prepare, METH_VARARGS,
      "_prepare(caller, arguments) -> Address\n\nThe encoded address of a call with one argument."},
     {"bind", socket_bind, METH_O, "bind(address)\n\nBind to a local address. See bind(2)."},
@@ -393,8 +401,7 @@ Ref make_type(PyObject* module, PyTypeObject* base) {
                  Py_TPFLAGS_IMMUTABLETYPE,
         .slots = slots,
     };
-    return Ref(
-        PyType_FromModuleAndSpec(module, &spec, reinterpret_cast<PyObject*>(base)));
+    return Ref(PyType_FromModuleAndSpec(module, &spec, reinterpret_cast<PyObject*>(base)));
 }
 
 }  // namespace
@@ -445,8 +452,8 @@ bool mirror(PyObject* self, const char* method, PyObject* argument) noexcept {
     Ref function(PyObject_GetAttrString(reinterpret_cast<PyObject*>(base_of(*own)), method));
     if (!function) return false;
     PyObject* arguments[] = {self, argument};
-    return static_cast<bool>(Ref(PyObject_Vectorcall(function.get(), arguments,
-                                                     argument != nullptr ? 2 : 1, nullptr)));
+    return static_cast<bool>(
+        Ref(PyObject_Vectorcall(function.get(), arguments, argument != nullptr ? 2 : 1, nullptr)));
 }
 
 PyObject* socket_close(PyObject* self, PyObject*) noexcept {
@@ -456,6 +463,7 @@ PyObject* socket_close(PyObject* self, PyObject*) noexcept {
         if (!mirror(self, "detach", nullptr)) return nullptr;
         socket.filled = false;
     }
+    if (socket.connection != nullptr) recorder::socket_closes(socket, recorder::End::closed);
     int result = 0;
     int error = 0;
     {
@@ -473,7 +481,15 @@ PyObject* socket_detach(PyObject* self, PyObject*) noexcept {
         if (!mirror(self, "detach", nullptr)) return nullptr;
         socket.filled = false;
     }
+    if (socket.connection != nullptr) recorder::socket_closes(socket, recorder::End::detached);
     return PyLong_FromLong(socket.handle.detach());
+}
+
+PyObject* socket_accepted(PyObject* self, PyObject*) noexcept {
+    Socket& socket = state_of(self);
+    if (recorder::active() != 0 && socket.handle.get() != sys::invalid)
+        recorder::socket_accepted(socket);
+    Py_RETURN_NONE;
 }
 
 PyObject* socket_fileno(PyObject* self, PyObject*) noexcept {

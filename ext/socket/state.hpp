@@ -14,6 +14,10 @@
 
 namespace tracesock {
 
+namespace recorder {
+struct Connection;
+}
+
 struct Socket {
     SharedHandle handle;
     std::atomic<std::int64_t> timeout{no_timeout};  // ns; < 0 blocking, 0 non-blocking
@@ -23,6 +27,8 @@ struct Socket {
     // Whether the base's own state holds the descriptor as well, for _ssl to read.
     bool filled = false;
     const Family* row = find_family(AF_UNSPEC, any_protocol);
+    // What telemetry knows of it; none until telemetry is on.
+    recorder::Connection* connection = nullptr;
 };
 
 // What one interpreter has of its own.

@@ -52,8 +52,8 @@ bool parse_send(FastArguments arguments, Py_ssize_t count, const char* format, O
 }
 
 // (size[, flags])
-bool parse_receive(FastArguments arguments, Py_ssize_t count, const char* format,
-                   Py_ssize_t& size, int& flags) noexcept {
+bool parse_receive(FastArguments arguments, Py_ssize_t count, const char* format, Py_ssize_t& size,
+                   int& flags) noexcept {
     if (count == 1 && PyLong_CheckExact(arguments[0])) {
         size = PyLong_AsSsize_t(arguments[0]);
         if (size != -1 || !PyErr_Occurred()) return true;
@@ -65,8 +65,7 @@ bool parse_receive(FastArguments arguments, Py_ssize_t count, const char* format
 
 // (buffer[, nbytes[, flags]]), by position or name.
 bool parse_receive_into(FastArguments arguments, Py_ssize_t count, PyObject* names,
-                        const char* format, Buffer& buffer, Py_ssize_t& size,
-                        int& flags) noexcept {
+                        const char* format, Buffer& buffer, Py_ssize_t& size, int& flags) noexcept {
     if (count == 1 && names == nullptr && PyByteArray_CheckExact(arguments[0]))
         return buffer.acquire(arguments[0], PyBUF_WRITABLE);
     static const char* keywords[] = {"buffer", "nbytes", "flags", nullptr};
@@ -93,12 +92,12 @@ Length length_of(Py_ssize_t size) noexcept {
 
 // One send(2): the count, or -1 with an exception.
 std::int64_t send_once(Socket& socket, const char* data, Py_ssize_t size, int flags,
-                       Deadline& deadline) noexcept {
+                       Deadline& deadline, recorder::CallStats* stats) noexcept {
     std::int64_t sent = 0;
     const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
         return ::send(fd, data, static_cast<std::size_t>(size), flags | more);
     };
-    if (!transfer(socket, sys::Direction::write, deadline, length_of(size), false, op, sent))
+    if (!transfer(socket, sys::Direction::write, deadline, length_of(size), false, op, sent, stats))
         return -1;
     return sent;
 }
@@ -117,30 +116,38 @@ std::int64_t send_rest(Socket& socket, const char* data, Py_ssize_t size, int fl
 }
 
 std::int64_t send_data(Socket& socket, const char* data, Py_ssize_t size, int flags) noexcept {
+    recorder::SendProbe probe(socket);
     Deadline deadline = deadline_of(socket);
-    std::int64_t sent = send_once(socket, data, size, flags, deadline);
-    if (sent < 0 || sent >= size) return sent;
-    if (!deadline.limited() && socket.type == SOCK_STREAM && (flags & MSG_DONTWAIT) == 0 &&
-        may_hold_lock && length_of(size) == Length::brief)
+    std::int64_t sent = send_once(socket, data, size, flags, deadline, probe.stats());
+    if (sent >= 0 && sent < size && !deadline.limited() && socket.type == SOCK_STREAM &&
+        (flags & MSG_DONTWAIT) == 0 && may_hold_lock && length_of(size) == Length::brief)
         sent = send_rest(socket, data, size, flags, sent);
+    probe.end(sent);
     return sent;
 }
 
 bool send_all(Socket& socket, const char* data, Py_ssize_t size, int flags) noexcept {
+    recorder::SendProbe probe(socket);
     Deadline deadline = deadline_of(socket);
-    do {
-        const std::int64_t sent = send_once(socket, data, size, flags, deadline);
-        if (sent < 0) return false;
-        data += sent;
-        size -= sent;
-        if (size == 0) break;
-        if (PyErr_CheckSignals() < 0) return false;
-        if (deadline.limited() && deadline.expired()) {
-            raise_status(Status::timed_out, 0);
-            return false;
+    std::int64_t total = 0;
+    bool done = false;
+    for (;;) {
+        const std::int64_t sent =
+            send_once(socket, data + total, size - total, flags, deadline, probe.stats());
+        if (sent < 0) break;
+        total += sent;
+        if (total == size) {
+            done = true;
+            break;
         }
-    } while (size > 0);
-    return true;
+        if (PyErr_CheckSignals() < 0) break;
+        if (deadline.expired()) {
+            raise_status(Status::timed_out, 0);
+            break;
+        }
+    }
+    probe.end(total);
+    return done;
 }
 
 // --- receiving --------------------------------------------------------------------------------
@@ -157,6 +164,7 @@ std::int64_t receive(Socket& socket, char* data, Py_ssize_t size, int flags,
         };
         if (!transfer(socket, sys::Direction::read, deadline, length_of(size), whole, op, received))
             return -1;
+        recorder::received(socket, received);
         return received;
     }
     const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
@@ -166,6 +174,7 @@ std::int64_t receive(Socket& socket, char* data, Py_ssize_t size, int flags,
     };
     if (!transfer(socket, sys::Direction::read, deadline, length_of(size), whole, op, received))
         return -1;
+    recorder::received(socket, received);
     return received;
 }
 
@@ -223,10 +232,9 @@ PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t coun
             Ref tuple = as_tuple(arguments, count);
             if (!tuple) return nullptr;
             const bool parsed =
-                count == 2
-                    ? PyArg_ParseTuple(tuple.get(), "y*O:sendto", out.slot(), &destination)
-                    : PyArg_ParseTuple(tuple.get(), "y*iO:sendto", out.slot(), &flags,
-                                       &destination);
+                count == 2 ? PyArg_ParseTuple(tuple.get(), "y*O:sendto", out.slot(), &destination)
+                           : PyArg_ParseTuple(tuple.get(), "y*iO:sendto", out.slot(), &flags,
+                                              &destination);
             if (!parsed) return nullptr;
             out.use_buffer();
         }
@@ -234,15 +242,17 @@ PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t coun
         Address address;
         if (!encode(socket, destination, "sendto", address)) return nullptr;
         if (PySys_Audit("socket.sendto", "OO", self, destination) < 0) return nullptr;
+        recorder::SendProbe probe(socket);
         Deadline deadline = deadline_of(socket);
-        std::int64_t sent = 0;
+        std::int64_t sent = -1;
         const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
             return ::sendto(fd, out.data(), static_cast<std::size_t>(out.size()), flags | more,
                             &address.header, address.length);
         };
-        if (!transfer(socket, sys::Direction::write, deadline, length_of(out.size()), false, op,
-                      sent))
-            return nullptr;
+        const bool done = transfer(socket, sys::Direction::write, deadline, length_of(out.size()),
+                                   false, op, sent, probe.stats());
+        probe.end(sent);
+        if (!done) return nullptr;
         return PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
     });
 }
@@ -253,6 +263,7 @@ PyObject* socket_sendfile(PyObject* self, PyObject* arguments) noexcept {
     Py_ssize_t size = 0;
     if (!PyArg_ParseTuple(arguments, "iLn:_sendfile", &file, &offset, &size)) return nullptr;
     Socket& socket = state_of(self);
+    recorder::SendProbe probe(socket);
     Runtime runtime(socket);
     SharedHandle::Lease lease(socket.handle);
     const sys::Descriptor fd = lease.get();
@@ -260,6 +271,7 @@ PyObject* socket_sendfile(PyObject* self, PyObject* arguments) noexcept {
     std::int64_t sent = 0;
     int error = 0;
     const auto op = [&]() noexcept -> std::int64_t {
+        if (probe.stats() != nullptr) ++probe.stats()->calls;
         return sys::send_file(fd, file, offset, static_cast<std::size_t>(size));
     };
     Status status = Status::done;
@@ -271,6 +283,8 @@ PyObject* socket_sendfile(PyObject* self, PyObject* arguments) noexcept {
         if (status != Status::failed || !would_block(error)) break;
         status = wait_ready(runtime, fd, sys::Direction::write, deadline, error);
     } while (status == Status::done);
+    if (probe.stats() != nullptr) probe.stats()->error = recorder::code_of(status, error);
+    probe.end(status == Status::done ? sent : -1);
     if (status != Status::done) return raise_status(status, error);
     return PyLong_FromLongLong(sent);
 }

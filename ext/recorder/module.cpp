@@ -1,0 +1,294 @@
+// The recorder as the Python layer drives it: switched on, drained, and asked about connections.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+#include <time.h>
+
+#include "recorder/recorder.hpp"
+#include "socket/address.hpp"
+#include "socket/bindings.hpp"
+
+namespace nb = nanobind;
+
+namespace tracesock {
+namespace {
+
+using recorder::Connection;
+using recorder::Kind;
+using recorder::Record;
+using recorder::Recorder;
+
+nb::object bytes_or_none(const std::uint8_t* data, std::size_t size, bool present) {
+    return present ? nb::object(nb::bytes(reinterpret_cast<const char*>(data), size))
+                   : nb::object(nb::none());
+}
+
+// Waits until a ring fills up or the time has passed: whether it was woken.
+bool wait(double seconds) {
+    Recorder& own = Recorder::get();
+    timespec end{};
+    ::clock_gettime(CLOCK_REALTIME, &end);
+    const auto nanoseconds = static_cast<std::int64_t>(seconds * 1e9) + end.tv_nsec;
+    end.tv_sec += nanoseconds / 1'000'000'000;
+    end.tv_nsec = nanoseconds % 1'000'000'000;
+    nb::gil_scoped_release unlocked;
+    const bool woken = ::sem_timedwait(&own.wake_up, &end) == 0;
+    // However often it was posted: one look at the rings answers all of them.
+    while (::sem_trywait(&own.wake_up) == 0) {
+    }
+    return woken;
+}
+
+// Takes what is there, oldest first in each thread's ring, at most `limit` records: a list of
+// (kind, start, end, trace id, parent id, size, stall, connection, calls, error, flags).
+nb::list drain(std::size_t limit) {
+    Recorder& own = Recorder::get();
+    recorder::Clock::calibrate();
+    std::vector<Record> taken;
+    std::vector<PyObject*> contexts;
+    {
+        nb::gil_scoped_release unlocked;
+        const std::lock_guard lock(own.mutex);
+        bool emptied = true;
+        for (auto shard = own.shards.begin(); shard != own.shards.end();) {
+            (*shard)->ring.drain(limit - taken.size(),
+                                 [&](const Record& record) { taken.push_back(record); });
+            emptied = emptied && (*shard)->ring.empty();
+            // A thread that is gone writes no more: its counts are kept, its ring is not.
+            if ((*shard)->ended.load(std::memory_order_acquire) && (*shard)->ring.empty()) {
+                own.retire(**shard);
+                if ((*shard)->context != nullptr) contexts.push_back((*shard)->context);
+                shard = own.shards.erase(shard);
+            } else {
+                ++shard;
+            }
+        }
+        if (emptied) {
+            ++own.epoch;
+            std::erase_if(own.connections, [&](const auto& entry) {
+                return entry.second->socket == nullptr && entry.second->closed_epoch <= own.epoch;
+            });
+        }
+    }
+    for (PyObject* context : contexts) Py_DECREF(context);
+    nb::list records;
+    for (const Record& record : taken) {
+        const std::uint64_t start = recorder::Clock::unix_time(record.start);
+        const bool parent = (record.flags & recorder::has_parent) != 0;
+        records.append(
+            nb::make_tuple(static_cast<int>(record.kind), start,
+                           start + recorder::Clock::duration(record.duration),
+                           bytes_or_none(record.trace.data(), record.trace.size(), parent),
+                           bytes_or_none(record.parent.data(), record.parent.size(), parent),
+                           record.size, record.stall, record.connection, record.calls, record.error,
+                           static_cast<int>(record.flags)));
+    }
+    return records;
+}
+
+nb::object decoded(const std::string& encoded, int protocol) {
+    if (encoded.empty()) return nb::none();
+    Address address;
+    address.length = static_cast<socklen_t>(std::min(encoded.size(), sizeof address.bytes));
+    std::memcpy(address.bytes, encoded.data(), address.length);
+    PythonContext context("connection", protocol);
+    PyObject* object = decode_address(context, address);
+    if (object == nullptr) throw nb::python_error();
+    return nb::steal(object);
+}
+
+nb::object server_of(const std::string& server) {
+    if (server.empty()) return nb::none();
+    return nb::steal(PyUnicode_DecodeUTF8(server.data(), static_cast<Py_ssize_t>(server.size()),
+                                          "backslashreplace"));
+}
+
+// (family, type, protocol, peer, local, server, accepted, adopted), None where it is not known.
+nb::object connection(std::uint32_t number) {
+    Recorder& own = Recorder::get();
+    const std::lock_guard lock(own.mutex);
+    const auto found = own.connections.find(number);
+    if (found == own.connections.end()) return nb::none();
+    const Connection& entry = *found->second;
+    return nb::make_tuple(entry.family, entry.type, entry.protocol,
+                          decoded(entry.peer, entry.protocol), decoded(entry.local, entry.protocol),
+                          server_of(entry.server), entry.accepted, entry.adopted);
+}
+
+struct Sums {
+    std::uint64_t sent = 0;
+    std::uint64_t received = 0;
+    recorder::HistogramSum send, stall_receiver, stall_sndbuf;
+
+    void add(const recorder::Cell& cell) {
+        sent += cell.sent.load(std::memory_order_relaxed);
+        received += cell.received.load(std::memory_order_relaxed);
+        send.add(cell.send);
+        stall_receiver.add(cell.stall_receiver);
+        stall_sndbuf.add(cell.stall_sndbuf);
+    }
+};
+
+nb::tuple histogram_tuple(const recorder::HistogramSum& sum) {
+    nb::list counts;
+    for (const std::uint64_t count : sum.counts) counts.append(count);
+    return nb::make_tuple(counts, sum.sum, sum.smallest, sum.largest);
+}
+
+// The counters and histograms of every thread, living and gone, by attribute set: a list of
+// ((family, type, protocol, server), sent, received, send, stall by receiver, stall by buffer),
+// a histogram being (counts, sum, smallest, largest) in nanoseconds.
+nb::list cells() {
+    Recorder& own = Recorder::get();
+    std::vector<recorder::Labels> labels;
+    std::vector<Sums> sums;
+    {
+        nb::gil_scoped_release unlocked;
+        const std::lock_guard lock(own.mutex);
+        labels = own.labels;
+        sums.resize(labels.size());
+        for (std::size_t i = 0; i < labels.size(); ++i) {
+            for (const auto& shard : own.shards) {
+                const recorder::Cell* cell = shard->cells[i].load(std::memory_order_acquire);
+                if (cell != nullptr) sums[i].add(*cell);
+            }
+            if (own.retired[i] != nullptr) sums[i].add(*own.retired[i]);
+        }
+    }
+    nb::list result;
+    for (std::size_t i = 0; i < labels.size(); ++i)
+        result.append(nb::make_tuple(
+            nb::make_tuple(labels[i].family, labels[i].type, labels[i].protocol,
+                           server_of(labels[i].server)),
+            sums[i].sent, sums[i].received, histogram_tuple(sums[i].send),
+            histogram_tuple(sums[i].stall_receiver), histogram_tuple(sums[i].stall_sndbuf)));
+    return result;
+}
+
+// (written, dropped, waiting): of this process, since it began or was forked.
+nb::tuple counts() {
+    Recorder& own = Recorder::get();
+    const std::lock_guard lock(own.mutex);
+    std::uint64_t written = own.ended_written.load() - own.forked_written.load();
+    std::uint64_t dropped = own.ended_dropped.load() + own.lost.load();
+    std::uint64_t waiting = 0;
+    for (const auto& shard : own.shards) {
+        written += shard->ring.written();
+        dropped += shard->ring.dropped();
+        waiting += shard->ring.written() - shard->ring.read();
+    }
+    return nb::make_tuple(written, dropped, waiting);
+}
+
+// Every open connection: dictionaries, ready for the Python layer to name.
+nb::list connections() {
+    Recorder& own = Recorder::get();
+    nb::list result;
+    const std::lock_guard lock(own.mutex);
+    const std::uint64_t now = recorder::Clock::ticks();
+    for (const auto& [number, entry] : own.connections) {
+        if (entry->socket == nullptr || entry->suppressed) continue;
+        nb::dict row;
+        row["number"] = number;
+        row["family"] = entry->family;
+        row["type"] = entry->type;
+        row["protocol"] = entry->protocol;
+        row["peer"] = decoded(entry->peer, entry->protocol);
+        row["local"] = decoded(entry->local, entry->protocol);
+        row["server"] = server_of(entry->server);
+        row["accepted"] = entry->accepted;
+        row["adopted"] = entry->adopted;
+        row["connecting"] = entry->connecting.load();
+        row["connected"] = entry->connected.load();
+        row["listening"] = entry->listening.load();
+        row["created"] = recorder::Clock::unix_time(entry->created);
+        row["age"] =
+            entry->adopted
+                ? nb::object(nb::none())
+                : nb::object(nb::float_(
+                      static_cast<double>(recorder::Clock::duration(now - entry->created)) / 1e9));
+        row["sent"] = entry->sent.load();
+        row["received"] = entry->received.load();
+        const bool traced = entry->trace != recorder::TraceId{};
+        row["trace_id"] = bytes_or_none(entry->trace.data(), entry->trace.size(), traced);
+        row["span_id"] = bytes_or_none(entry->parent.data(), entry->parent.size(), traced);
+        row["origin"] =
+            entry->origin.empty() ? nb::object(nb::none()) : nb::object(server_of(entry->origin));
+        SharedHandle::Lease lease(entry->socket->handle);
+        row["descriptor"] = lease.get();
+        recorder::tcp_info_extended info;
+        if (entry->type == SOCK_STREAM && (entry->family == AF_INET || entry->family == AF_INET6) &&
+            recorder::tcp_info(lease.get(), info)) {
+            row["tcp_state"] = static_cast<int>(info.base.tcpi_state);
+            row["rtt"] = static_cast<double>(info.base.tcpi_rtt) / 1e6;
+            row["retransmits"] = info.base.tcpi_total_retrans;
+            row["unacked"] = info.base.tcpi_unacked;
+            row["sacked"] = info.base.tcpi_sacked;
+        }
+        int queued = 0;
+        if (::ioctl(lease.get(), SIOCOUTQ, &queued) == 0) row["queued"] = queued;
+        result.append(row);
+    }
+    return result;
+}
+
+}  // namespace
+
+void bind_recorder(nb::module_& parent) {
+    nb::module_ module = parent.def_submodule("recorder", "The recorder, driven by Python.");
+    module.attr("SENDS") = static_cast<unsigned>(recorder::want_sends);
+    module.attr("METRICS") = static_cast<unsigned>(recorder::want_metrics);
+    module.attr("SLOW_SENDS") = static_cast<unsigned>(recorder::want_slow_sends);
+    module.attr("FAILED_SENDS") = static_cast<unsigned>(recorder::want_failed_sends);
+    module.attr("CONNECTS") = static_cast<unsigned>(recorder::want_connects);
+    module.attr("ACCEPTS") = static_cast<unsigned>(recorder::want_accepts);
+    module.attr("ROOTLESS_SENDS") = static_cast<unsigned>(recorder::want_rootless_sends);
+    nb::list bounds;
+    for (const std::uint64_t bound : recorder::call_bounds)
+        bounds.append(static_cast<double>(bound) / 1e9);
+    module.attr("CALL_BOUNDS") = nb::tuple(bounds);
+    module.def(
+        "start",
+        [](unsigned wanted, double slow_threshold, nb::object variable, nb::object span_key,
+           nb::object suppression, nb::object plain_suppression) {
+            Recorder& own = Recorder::get();
+            // Kept for good: another thread may be reading its context.
+            own.context_variable = variable.release().ptr();
+            own.span_key = span_key.release().ptr();
+            own.suppression_keys = {suppression.release().ptr(), plain_suppression.release().ptr()};
+            own.set_slow_threshold(slow_threshold);
+            recorder::wanted.store(wanted, std::memory_order_release);
+        },
+        nb::arg("wanted"), nb::arg("slow_threshold"), nb::arg("variable"), nb::arg("span_key"),
+        nb::arg("suppression"), nb::arg("plain_suppression"),
+        "Record what `wanted` says, with the caller's OpenTelemetry context.");
+    module.def(
+        "stop", [] { recorder::wanted.store(0, std::memory_order_release); },
+        "Record nothing more.");
+    module.def("active", [] { return recorder::active(); }, "What is wanted; 0: off.");
+    module.def("wait", wait, nb::arg("seconds"));
+    module.def("wake", [] { ::sem_post(&Recorder::get().wake_up); });
+    module.def("drain", drain, nb::arg("limit"));
+    module.def("connection", connection, nb::arg("number"));
+    module.def("cells", cells);
+    module.def("counts", counts);
+    module.def("connections", connections);
+    module.def(
+        "learned",
+        [](nb::bytes host, int family, nb::object address) {
+            Address encoded;
+            PythonContext context("learned", 0);
+            if (!find_family(family, any_protocol)->encode(context, address.ptr(), encoded))
+                throw nb::python_error();
+            recorder::learned({host.c_str(), host.size()}, encoded);
+        },
+        nb::arg("host"), nb::arg("family"), nb::arg("address"));
+    module.def("uses_time_stamp_counter", &recorder::Clock::uses_counter);
+}
+
+}  // namespace tracesock

@@ -1,0 +1,600 @@
+#include "recorder/recorder.hpp"
+
+#include <pthread.h>
+
+#include <cstring>
+
+namespace tracesock::recorder {
+
+std::atomic<unsigned> wanted{0};
+
+namespace {
+
+constexpr std::size_t ring_capacity = 1u << 13;  // records a thread: 512 KiB
+constexpr std::uint64_t wake_every = ring_capacity / 8;
+constexpr std::size_t most_names = 4096;
+constexpr std::uint16_t overflow_labels = 200;  // TELEMETRY.md: distinct values of an attribute
+
+bool is_stream(const Connection& connection) noexcept {
+    return connection.type == SOCK_STREAM;
+}
+
+std::string_view bytes_of(const Address& address) noexcept {
+    return {reinterpret_cast<const char*>(address.bytes), address.length};
+}
+
+// The part of an address that a name stands for: without port, scope and flow.
+std::string host_key(std::string_view encoded) {
+    sockaddr_storage storage{};
+    std::memcpy(&storage, encoded.data(), std::min(encoded.size(), sizeof storage));
+    if (storage.ss_family == AF_INET)
+        return {reinterpret_cast<const char*>(&reinterpret_cast<sockaddr_in&>(storage).sin_addr),
+                4};
+    if (storage.ss_family == AF_INET6)
+        return {reinterpret_cast<const char*>(&reinterpret_cast<sockaddr_in6&>(storage).sin6_addr),
+                16};
+    return {};
+}
+
+using NameCall = int (*)(int, sockaddr*, socklen_t*);
+
+std::string name_of(sys::Descriptor fd, NameCall call) {
+    Address address;
+    address.length = sizeof address.storage;
+    if (call(fd, &address.header, &address.length) < 0) return {};
+    address.length = std::min<socklen_t>(address.length, sizeof address.storage);
+    return std::string(bytes_of(address));
+}
+
+// One thread's shard; the destructor runs when the thread ends.
+struct Membership {
+    Shard* shard = nullptr;
+    ~Membership() {
+        if (shard != nullptr) shard->ended.store(true, std::memory_order_release);
+    }
+};
+thread_local Membership membership;
+
+void fill_trace(Record& record, const TraceContext& context) noexcept {
+    record.trace = context.trace;
+    record.parent = context.span;
+    record.flags = has_parent;
+}
+
+// A connection that nobody pends on any more: what became of it.
+void finish_connect(Recorder& recorder, Connection& connection, std::int16_t error,
+                    std::uint8_t extra) noexcept {
+    if (!connection.connecting.exchange(false, std::memory_order_acq_rel)) return;
+    const std::uint64_t now = Clock::ticks();
+    if (error == no_error && (extra & abandoned) == 0) {
+        connection.established = now;
+        connection.connected.store(true, std::memory_order_relaxed);
+    }
+    Record record{};
+    record.kind = Kind::connect;
+    record.start = connection.connect_started;
+    record.duration = now - connection.connect_started;
+    record.trace = connection.trace;
+    record.parent = connection.parent;
+    record.flags = static_cast<std::uint8_t>(connection.context_flags | extra);
+    record.connection = connection.number;
+    record.calls = 1;
+    record.error = error;
+    recorder.push(recorder.shard(), record);
+}
+
+}  // namespace
+
+bool tcp_info(sys::Descriptor fd, tcp_info_extended& out) noexcept {
+    out = {};
+    socklen_t size = sizeof out;
+    return ::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &out, &size) == 0;
+}
+
+Recorder& Recorder::get() noexcept {
+    // Never destroyed: threads and finalizers may record until the process is gone.
+    static Recorder* instance = [] {
+        auto* made = new Recorder();
+        ::sem_init(&made->wake_up, 0, 0);
+        made->labels.reserve(most_labels);
+        Clock::start();
+        // No other thread is inside the tables while the process is copied.
+        ::pthread_atfork([] { get().mutex.lock(); }, [] { get().mutex.unlock(); },
+                         [] {
+                             get().mutex.unlock();
+                             get().after_fork();
+                         });
+        return made;
+    }();
+    return *instance;
+}
+
+Shard& Recorder::shard() noexcept {
+    if (membership.shard == nullptr) {
+        auto made = std::make_unique<Shard>(ring_capacity);
+        const std::lock_guard lock(mutex);
+        shards.push_back(std::move(made));
+        membership.shard = shards.back().get();
+    }
+    return *membership.shard;
+}
+
+Cell& Recorder::cell(Shard& shard, std::uint16_t index) noexcept {
+    Cell* cell = shard.cells[index].load(std::memory_order_relaxed);
+    if (cell == nullptr) [[unlikely]] {
+        shard.owned_cells.push_back(std::make_unique<Cell>());
+        cell = shard.owned_cells.back().get();
+        shard.cells[index].store(cell, std::memory_order_release);
+    }
+    return *cell;
+}
+
+void Recorder::push(Shard& shard, const Record& record) noexcept {
+    Record* slot = shard.ring.reserve();
+    if (slot == nullptr) {
+        ::sem_post(&wake_up);
+        return;
+    }
+    *slot = record;
+    const std::uint64_t written = shard.ring.commit();
+    if (written - shard.woke_at >= wake_every) {
+        shard.woke_at = written;
+        ::sem_post(&wake_up);
+    }
+}
+
+std::uint16_t Recorder::intern(const Connection& connection) {
+    Labels wanted_labels{connection.family, connection.type, connection.protocol,
+                         connection.server};
+    const std::lock_guard lock(mutex);
+    for (std::size_t i = 0; i < labels.size(); ++i)
+        if (labels[i] == wanted_labels) return static_cast<std::uint16_t>(i);
+    if (labels.size() >= overflow_labels) {
+        // The rest of one transport shares a set.
+        wanted_labels.server = "tracesock.overflow";
+        for (std::size_t i = overflow_labels; i < labels.size(); ++i)
+            if (labels[i] == wanted_labels) return static_cast<std::uint16_t>(i);
+        if (labels.size() == most_labels) return most_labels - 1;
+    }
+    labels.push_back(std::move(wanted_labels));
+    return static_cast<std::uint16_t>(labels.size() - 1);
+}
+
+Connection* Recorder::connection(Socket& socket) noexcept {
+    if (socket.connection != nullptr) return socket.connection;
+    try {
+        auto made = std::make_unique<Connection>();
+        Connection* result = made.get();
+        made->family = socket.family;
+        made->type = socket.type;
+        made->protocol = socket.protocol;
+        made->created = Clock::ticks();
+        made->socket = &socket;
+        made->labels = intern(*made);
+        const std::lock_guard lock(mutex);
+        made->number = next_number++;
+        connections.emplace(made->number, std::move(made));
+        socket.connection = result;
+        return result;
+    } catch (...) {
+        lost.fetch_add(1, std::memory_order_relaxed);
+        return nullptr;
+    }
+}
+
+void Recorder::retire(const Shard& shard) {
+    ended_written.fetch_add(shard.ring.written(), std::memory_order_relaxed);
+    ended_dropped.fetch_add(shard.ring.dropped(), std::memory_order_relaxed);
+    for (std::size_t i = 0; i < most_labels; ++i) {
+        const Cell* cell = shard.cells[i].load(std::memory_order_acquire);
+        if (cell == nullptr) continue;
+        if (retired[i] == nullptr) retired[i] = std::make_unique<Cell>();
+        Histogram::add(retired[i]->sent, cell->sent.load());
+        Histogram::add(retired[i]->received, cell->received.load());
+        retired[i]->send.merge(cell->send);
+        retired[i]->stall_receiver.merge(cell->stall_receiver);
+        retired[i]->stall_sndbuf.merge(cell->stall_sndbuf);
+    }
+}
+
+void Recorder::set_slow_threshold(double seconds) noexcept {
+    const double per_second = 1e9 / std::max(1e-9, static_cast<double>(Clock::duration(1u << 30)) /
+                                                       static_cast<double>(1u << 30));
+    slow_threshold.store(static_cast<std::uint64_t>(std::max(0.0, seconds) * per_second),
+                         std::memory_order_relaxed);
+}
+
+void Recorder::after_fork() noexcept {
+    // Only the forking thread lives on here. What it and the others had written is the parent's to
+    // tell, and what was counted is the parent's count.
+    ::sem_init(&wake_up, 0, 0);
+    for (auto& shard : shards) {
+        shard->ring.clear_after_fork();
+        shard->woke_at = shard->ring.written();
+        for (auto& cell : shard->owned_cells) {
+            cell->sent.store(0, std::memory_order_relaxed);
+            cell->received.store(0, std::memory_order_relaxed);
+            new (&cell->send) Histogram();
+            new (&cell->stall_receiver) Histogram();
+            new (&cell->stall_sndbuf) Histogram();
+        }
+        if (shard.get() != membership.shard) shard->ended.store(true, std::memory_order_relaxed);
+    }
+    for (auto& cell : retired) cell.reset();
+    lost.store(0, std::memory_order_relaxed);
+    forked_written.store(0, std::memory_order_relaxed);
+    for (auto& shard : shards) forked_written.fetch_add(shard->ring.written());
+    ended_written.store(0, std::memory_order_relaxed);
+    ended_dropped.store(0, std::memory_order_relaxed);
+    for (auto& [number, connection] : connections) {
+        // The descriptor is shared now: its end here is not the connection's.
+        connection->adopted = true;
+        connection->connecting.store(false, std::memory_order_relaxed);
+        connection->sent.store(0, std::memory_order_relaxed);
+        connection->received.store(0, std::memory_order_relaxed);
+    }
+}
+
+// --- context ------------------------------------------------------------------------------------
+
+namespace {
+
+bool read_bytes(PyObject* number, std::uint8_t* out, std::size_t size) noexcept {
+    Ref bytes(PyObject_CallMethod(number, "to_bytes", "ns", static_cast<Py_ssize_t>(size), "big"));
+    if (!bytes || !PyBytes_Check(bytes.get())) return false;
+    std::memcpy(out, PyBytes_AS_STRING(bytes.get()), size);
+    return true;
+}
+
+TraceContext read_context(Recorder& recorder, PyObject* context) noexcept {
+    TraceContext result;
+    if (!PyDict_Check(context)) return result;
+    for (PyObject* key : recorder.suppression_keys) {
+        PyObject* value = key != nullptr ? PyDict_GetItemWithError(context, key) : nullptr;
+        if (value != nullptr && PyObject_IsTrue(value) == 1) result.suppressed = true;
+    }
+    PyObject* span = PyDict_GetItemWithError(context, recorder.span_key);
+    if (span == nullptr) return result;
+    Ref span_context(PyObject_CallMethod(span, "get_span_context", nullptr));
+    if (!span_context) return result;
+    Ref trace(PyObject_GetAttrString(span_context.get(), "trace_id"));
+    Ref id(trace ? PyObject_GetAttrString(span_context.get(), "span_id") : nullptr);
+    Ref flags(id ? PyObject_GetAttrString(span_context.get(), "trace_flags") : nullptr);
+    if (!flags || !read_bytes(trace.get(), result.trace.data(), result.trace.size()) ||
+        !read_bytes(id.get(), result.span.data(), result.span.size()))
+        return result;
+    result.valid = result.trace != TraceId{} && result.span != SpanId{};
+    result.sampled = result.valid && (PyLong_AsLong(flags.get()) & 1) != 0;
+    return result;
+}
+
+}  // namespace
+
+TraceContext current_context() noexcept {
+    Recorder& recorder = Recorder::get();
+    if (recorder.context_variable == nullptr) return {};
+    PyObject* value = nullptr;
+    if (PyContextVar_Get(recorder.context_variable, nullptr, &value) < 0) {
+        PyErr_Clear();
+        return {};
+    }
+    Ref context(value);
+    if (!context) return {};
+    Shard& shard = recorder.shard();
+    if (context.get() == shard.context) return shard.cached;
+    // A new context: read through the caller's own objects, whose failure is not the caller's.
+    PyObject *kind, *error, *trace;
+    PyErr_Fetch(&kind, &error, &trace);
+    const TraceContext read = read_context(recorder, context.get());
+    PyErr_Clear();
+    PyErr_Restore(kind, error, trace);
+    Ref old(shard.context);
+    shard.context = context.release();
+    shard.cached = read;
+    return read;
+}
+
+// --- hooks --------------------------------------------------------------------------------------
+
+namespace {
+
+// The connection of a socket that is about to be used: null where it is to be silent. One that was
+// not seen being made has come from elsewhere.
+Connection* used_connection(Recorder& recorder, Socket& socket) noexcept {
+    Connection* connection = socket.connection;
+    if (connection == nullptr) [[unlikely]] {
+        connection = recorder.connection(socket);
+        if (connection == nullptr) return nullptr;
+        connection->adopted = true;
+    }
+    if (connection->suppressed) return nullptr;
+    if (connection->peer.empty() && !connection->connected.load(std::memory_order_relaxed))
+        [[unlikely]] {
+        const sys::Descriptor fd = socket.handle.get();
+        const int error = errno;
+        try {
+            connection->peer = name_of(fd, ::getpeername);
+            if (!connection->peer.empty()) connection->connected.store(true);
+        } catch (...) {
+        }
+        errno = error;
+    }
+    return connection;
+}
+
+}  // namespace
+
+void SendProbe::begin(Socket& socket) noexcept {
+    Recorder& recorder = Recorder::get();
+    const TraceContext context = current_context();
+    if (context.suppressed) return;
+    Connection* connection = used_connection(recorder, socket);
+    if (connection == nullptr) return;
+    socket_ = &socket;
+    connection_ = connection;
+    if (context.sampled) {
+        traced_ = true;
+        trace_ = context.trace;
+        parent_ = context.span;
+    }
+    stats_.started = Clock::ticks();
+}
+
+void SendProbe::finish(std::int64_t size) noexcept {
+    if (stats_.refused && size <= 0) return;
+    const std::uint64_t duration = Clock::ticks() - stats_.started;
+    const int error = errno;
+    Recorder& recorder = Recorder::get();
+    Shard& shard = recorder.shard();
+    Cell& cell = recorder.cell(shard, connection_->labels);
+    const auto bytes = size > 0 ? static_cast<std::uint64_t>(size) : 0;
+    if (bytes != 0) {
+        Histogram::add(cell.sent, bytes);
+        connection_->sent.store(connection_->sent.load(std::memory_order_relaxed) + bytes,
+                                std::memory_order_relaxed);
+        if (connection_->connecting.load(std::memory_order_relaxed)) [[unlikely]]
+            finish_connect(recorder, *connection_, no_error, 0);
+    }
+    cell.send.record(Clock::duration(duration));
+    if (stats_.stalled != 0) [[unlikely]] {
+        // Who was waited for: the peer's window, or this side's buffer. The kernel counts both.
+        Histogram* stall = &cell.stall_receiver;
+        if (connection_->type == SOCK_STREAM &&
+            (connection_->family == AF_INET || connection_->family == AF_INET6)) {
+            tcp_info_extended info;
+            if (tcp_info(socket_->handle.get(), info)) {
+                const auto receiver = static_cast<std::uint32_t>(info.rwnd_limited);
+                const auto sndbuf = static_cast<std::uint32_t>(info.sndbuf_limited);
+                if (receiver - connection_->receiver_limited < sndbuf - connection_->sndbuf_limited)
+                    stall = &cell.stall_sndbuf;
+                connection_->receiver_limited = receiver;
+                connection_->sndbuf_limited = sndbuf;
+            }
+        }
+        stall->record(Clock::duration(stats_.stalled));
+    }
+    const unsigned want = active();
+    bool span = (want & want_sends) != 0;
+    if (!span && (want & want_failed_sends) != 0) span = stats_.error != no_error;
+    if (!span && (want & want_slow_sends) != 0)
+        span = stats_.stalled != 0 ||
+               duration >= recorder.slow_threshold.load(std::memory_order_relaxed);
+    if (span && (traced_ || (want & want_rootless_sends) != 0)) {
+        Record record;
+        record.start = stats_.started;
+        record.duration = duration;
+        record.flags = 0;
+        if (traced_) {
+            record.trace = trace_;
+            record.parent = parent_;
+            record.flags = has_parent;
+        }
+        record.size = bytes;
+        const std::uint64_t stall =
+            stats_.stalled != 0 ? Clock::duration(stats_.stalled) / 1000 : 0;
+        record.stall = static_cast<std::uint32_t>(std::min<std::uint64_t>(stall, ~0u));
+        record.connection = connection_->number;
+        record.calls = static_cast<std::uint16_t>(std::min<std::uint32_t>(stats_.calls, 0xffff));
+        record.error = stats_.error;
+        record.kind = Kind::send;
+        record.reserved = 0;
+        recorder.push(shard, record);
+    }
+    errno = error;
+}
+
+void count_received(Socket& socket, std::int64_t size) noexcept {
+    if (size < 0) return;
+    const TraceContext context = current_context();
+    if (context.suppressed) return;
+    Recorder& recorder = Recorder::get();
+    Connection* connection = used_connection(recorder, socket);
+    if (connection == nullptr) return;
+    const auto bytes = static_cast<std::uint64_t>(size);
+    Shard& shard = recorder.shard();
+    Histogram::add(recorder.cell(shard, connection->labels).received, bytes);
+    connection->received.store(connection->received.load(std::memory_order_relaxed) + bytes,
+                               std::memory_order_relaxed);
+    if (connection->first_byte_seen.load(std::memory_order_relaxed)) return;
+    connection->first_byte_seen.store(true, std::memory_order_relaxed);
+    if (connection->connecting.load(std::memory_order_relaxed))
+        finish_connect(recorder, *connection, no_error, 0);
+    if (bytes == 0 || connection->established == 0 || connection->accepted) return;
+    Record record{};
+    record.kind = Kind::first_byte;
+    record.start = connection->established;
+    record.duration = Clock::ticks() - connection->established;
+    record.connection = connection->number;
+    record.flags = only_metric;
+    recorder.push(shard, record);
+}
+
+void ConnectProbe::begin(Socket& socket, const Address& peer) noexcept {
+    Recorder& recorder = Recorder::get();
+    const TraceContext context = current_context();
+    Connection* connection = recorder.connection(socket);
+    if (connection == nullptr || connection->suppressed) return;
+    if (context.suppressed) {
+        connection->suppressed = true;
+        return;
+    }
+    // Connecting again is how a caller may ask for the result of a pending connect.
+    if (connection->connecting.load(std::memory_order_relaxed)) {
+        socket_ = &socket;
+        connection_ = connection;
+        return;
+    }
+    try {
+        connection->peer = std::string(bytes_of(peer));
+        {
+            const std::lock_guard lock(recorder.mutex);
+            const auto name = recorder.names.find(host_key(connection->peer));
+            if (name != recorder.names.end()) connection->server = name->second;
+        }
+        connection->labels = recorder.intern(*connection);
+    } catch (...) {
+        recorder.lost.fetch_add(1, std::memory_order_relaxed);
+        return;
+    }
+    connection->trace = context.trace;
+    connection->parent = context.span;
+    connection->context_flags = context.sampled ? has_parent
+                                : context.valid ? static_cast<std::uint8_t>(only_metric)
+                                                : std::uint8_t{0};
+    connection->connected.store(false);
+    connection->first_byte_seen.store(false);
+    socket_ = &socket;
+    connection_ = connection;
+    connection->connect_started = Clock::ticks();
+    connection->connecting.store(true, std::memory_order_release);
+}
+
+void ConnectProbe::finish(int error) noexcept {
+    const int saved = errno;
+    // Still on its way: it ends when the caller asks for SO_ERROR, connects again, sends,
+    // receives or closes.
+    if (error == EINPROGRESS || error == EALREADY ||
+        (error == EWOULDBLOCK && socket_->timeout.load(std::memory_order_relaxed) == 0 &&
+         connection_->family != AF_UNIX)) {
+        errno = saved;
+        return;
+    }
+    if (error == EISCONN && connection_->connecting.load()) error = 0;
+    if (error == 0 && !connection_->adopted) {
+        try {
+            connection_->local = name_of(socket_->handle.get(), ::getsockname);
+        } catch (...) {
+        }
+    }
+    finish_connect(Recorder::get(), *connection_, static_cast<std::int16_t>(error), 0);
+    errno = saved;
+}
+
+void pending_result(Socket& socket, int error) noexcept {
+    Connection* connection = socket.connection;
+    if (connection == nullptr || !connection->connecting.load(std::memory_order_relaxed)) return;
+    // No error is success only once there is a peer: a caller may ask too early.
+    if (error == 0) {
+        try {
+            if (name_of(socket.handle.get(), ::getpeername).empty()) return;
+            connection->local = name_of(socket.handle.get(), ::getsockname);
+        } catch (...) {
+        }
+    }
+    finish_connect(Recorder::get(), *connection, static_cast<std::int16_t>(error), 0);
+}
+
+void socket_made(Socket& socket) noexcept {
+    if (!current_context().suppressed) return;
+    Connection* connection = Recorder::get().connection(socket);
+    if (connection != nullptr) connection->suppressed = true;
+}
+
+void socket_accepted(Socket& socket) noexcept {
+    Recorder& recorder = Recorder::get();
+    const TraceContext context = current_context();
+    Connection* connection = recorder.connection(socket);
+    if (connection == nullptr) return;
+    connection->suppressed = context.suppressed;
+    connection->accepted = true;
+    connection->adopted = false;
+    connection->connected.store(true);
+    connection->established = Clock::ticks();
+    connection->trace = context.trace;
+    connection->parent = context.span;
+    try {
+        connection->peer = name_of(socket.handle.get(), ::getpeername);
+        connection->local = name_of(socket.handle.get(), ::getsockname);
+    } catch (...) {
+        return;
+    }
+    if (connection->suppressed || (active() & want_accepts) == 0) return;
+    Record record{};
+    record.kind = Kind::accept;
+    record.start = connection->established;
+    if (context.sampled)
+        fill_trace(record, context);
+    else if (context.valid)
+        record.flags = only_metric;
+    record.connection = connection->number;
+    recorder.push(recorder.shard(), record);
+}
+
+void socket_listens(Socket& socket) noexcept {
+    Connection* connection = Recorder::get().connection(socket);
+    if (connection == nullptr) return;
+    connection->listening.store(true);
+    try {
+        connection->local = name_of(socket.handle.get(), ::getsockname);
+    } catch (...) {
+    }
+}
+
+void socket_closes(Socket& socket, End how) noexcept {
+    const bool detached = how == End::detached;
+    Connection* connection = socket.connection;
+    if (connection == nullptr) return;
+    const int saved = errno;
+    socket.connection = nullptr;
+    Recorder& recorder = Recorder::get();
+    if (!connection->suppressed && active() != 0) {
+        if (connection->connecting.load(std::memory_order_relaxed))
+            finish_connect(recorder, *connection, no_error,
+                           how == End::closed ? abandoned : only_metric | abandoned);
+        Record record{};
+        record.kind = Kind::closed;
+        record.flags = only_metric;
+        record.connection = connection->number;
+        if (!detached && !connection->adopted && connection->established != 0) {
+            record.start = connection->established;
+            record.duration = Clock::ticks() - connection->established;
+        }
+        tcp_info_extended info;
+        if (is_stream(*connection) && !detached &&
+            (connection->family == AF_INET || connection->family == AF_INET6) &&
+            !connection->listening.load() && tcp_info(socket.handle.get(), info)) {
+            record.stall = info.base.tcpi_rtt;
+            record.size = info.base.tcpi_total_retrans;
+        }
+        recorder.push(recorder.shard(), record);
+    }
+    const std::lock_guard lock(recorder.mutex);
+    connection->socket = nullptr;
+    connection->closed_epoch = recorder.epoch + 2;
+    errno = saved;
+}
+
+void learned(std::string_view host, const Address& address) noexcept {
+    Recorder& recorder = Recorder::get();
+    try {
+        std::string key = host_key(bytes_of(address));
+        if (key.empty()) return;
+        const std::lock_guard lock(recorder.mutex);
+        if (recorder.names.size() >= most_names) recorder.names.clear();
+        recorder.names.insert_or_assign(std::move(key), std::string(host));
+    } catch (...) {
+        recorder.lost.fetch_add(1, std::memory_order_relaxed);
+    }
+}
+
+}  // namespace tracesock::recorder

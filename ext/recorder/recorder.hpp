@@ -1,0 +1,280 @@
+// The recorder: what the socket's calls tell, per thread, without a lock on their path.
+//
+// A call opens a probe; with the recorder off that is one relaxed load. The probe leaves a record
+// in the thread's ring, and the thread's own counters and histograms count it whether or not it is
+// traced. One background thread, the drain, reads them all.
+#pragma once
+
+#include "socket/state.hpp"
+// clang-format off: state.hpp brings Python.h, which comes first
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include <netinet/tcp.h>
+#include <semaphore.h>
+
+#include "recorder/clock.hpp"
+#include "recorder/histogram.hpp"
+#include "recorder/record.hpp"
+#include "recorder/ring.hpp"
+// clang-format on
+
+namespace tracesock::recorder {
+
+// What is on; 0: nothing.
+enum Want : unsigned {
+    want_metrics = 1u << 0,
+    want_sends = 1u << 1,           // a span for each send below a recording parent
+    want_slow_sends = 1u << 2,      // only for sends that waited or took longer than the threshold
+    want_failed_sends = 1u << 3,    // only for sends that failed
+    want_connects = 1u << 4,        // spans of connect
+    want_accepts = 1u << 5,         // spans of accept
+    want_rootless_sends = 1u << 6,  // send spans without a parent too
+};
+
+extern std::atomic<unsigned> wanted;
+
+inline unsigned active() noexcept {
+    return wanted.load(std::memory_order_relaxed);
+}
+
+// A connection as telemetry knows it, from connect or accept to close. Kept until the drain has
+// read the last record that names it.
+struct Connection {
+    std::uint32_t number = 0;
+    std::uint16_t labels = 0;  // index of its attribute set (transport, network type, server)
+    int family = 0;
+    int type = 0;
+    int protocol = 0;
+    bool suppressed = false;  // made while instrumentation was suppressed: silent for life
+    bool adopted = false;     // its start is not known: counts, no durations
+    bool accepted = false;
+    std::atomic<bool> connecting{false};
+    std::atomic<bool> connected{false};
+    std::atomic<bool> listening{false};
+    std::atomic<bool> first_byte_seen{false};
+    std::uint64_t created = 0;  // ticks
+    std::uint64_t connect_started = 0;
+    std::uint64_t established = 0;
+    TraceId trace{};
+    SpanId parent{};
+    std::uint8_t context_flags = 0;
+    std::string local;  // encoded addresses, as long as they are
+    std::string peer;
+    std::string server;  // the host name that was asked for, or empty
+    std::string origin;  // the stack that made it, where that was asked for
+    std::atomic<std::uint64_t> sent{0};
+    std::atomic<std::uint64_t> received{0};
+    std::uint32_t receiver_limited = 0;  // us, as TCP_INFO last said
+    std::uint32_t sndbuf_limited = 0;
+    Socket* socket = nullptr;  // while it is open
+    std::uint64_t closed_epoch = 0;
+};
+
+// What a call measured on its way.
+struct CallStats {
+    std::uint64_t started = 0;  // ticks
+    std::uint64_t stalled = 0;  // ticks
+    std::uint32_t calls = 0;
+    std::int16_t error = no_error;
+    bool refused = false;  // EAGAIN on a non-blocking socket: nothing was done, nothing is told
+};
+
+// The error code of a record.
+inline std::int16_t code_of(Status status, int error) noexcept {
+    switch (status) {
+        case Status::timed_out:
+            return timed_out;
+        case Status::interrupted:
+            return interrupted;
+        case Status::failed:
+            return static_cast<std::int16_t>(error);
+        case Status::done:
+            break;
+    }
+    return no_error;
+}
+
+// The OpenTelemetry context at a call.
+struct TraceContext {
+    TraceId trace{};
+    SpanId span{};
+    bool valid = false;
+    bool sampled = false;
+    bool suppressed = false;
+};
+
+// --- the socket's hooks -------------------------------------------------------------------------
+
+// A send in progress.
+class SendProbe {
+  public:
+    explicit SendProbe(Socket& socket) noexcept {
+        if (active() != 0) [[unlikely]]
+            begin(socket);
+    }
+    CallStats* stats() noexcept { return connection_ != nullptr ? &stats_ : nullptr; }
+    // The bytes sent, also where an error ended a call that had sent some.
+    void end(std::int64_t size) noexcept {
+        if (connection_ != nullptr) [[unlikely]]
+            finish(size);
+    }
+
+  private:
+    void begin(Socket& socket) noexcept;
+    void finish(std::int64_t size) noexcept;
+
+    Socket* socket_ = nullptr;
+    Connection* connection_ = nullptr;
+    CallStats stats_;
+    TraceId trace_;  // set where `traced_`
+    SpanId parent_;
+    bool traced_ = false;
+};
+
+// Counts what a receive brought; `size` < 0: nothing.
+void count_received(Socket& socket, std::int64_t size) noexcept;
+inline void received(Socket& socket, std::int64_t size) noexcept {
+    if (active() != 0) [[unlikely]]
+        count_received(socket, size);
+}
+
+// A connect in progress.
+class ConnectProbe {
+  public:
+    ConnectProbe(Socket& socket, const Address& peer) noexcept {
+        if (active() != 0) [[unlikely]]
+            begin(socket, peer);
+    }
+    // The errno that connect ended with, 0, or a negative code of record.hpp.
+    void end(int error) noexcept {
+        if (connection_ != nullptr) [[unlikely]]
+            finish(error);
+    }
+
+  private:
+    void begin(Socket& socket, const Address& peer) noexcept;
+    void finish(int error) noexcept;
+
+    Socket* socket_ = nullptr;
+    Connection* connection_ = nullptr;
+};
+
+void socket_made(Socket& socket) noexcept;
+void socket_accepted(Socket& socket) noexcept;
+void socket_listens(Socket& socket) noexcept;
+// SO_ERROR was read by the caller: how a pending connect ended.
+void pending_result(Socket& socket, int error) noexcept;
+// Before the descriptor is closed, given away, or closed by the garbage collector.
+enum class End : std::uint8_t { closed, detached, finalized };
+void socket_closes(Socket& socket, End how) noexcept;
+
+// What this process's look-up of `host` returned: how a numeric peer gets its name.
+void learned(std::string_view host, const Address& address) noexcept;
+
+// The caller's OpenTelemetry context; needs the lock.
+TraceContext current_context() noexcept;
+
+// What the kernel tells of a TCP connection, tcp(7) TCP_INFO: the C library's structure, which ends
+// early, and what follows it in the kernel's.
+struct tcp_info_extended {
+    struct tcp_info base;
+    static_assert(sizeof(struct tcp_info) == 104);
+    std::uint64_t pacing_rate;
+    std::uint64_t max_pacing_rate;
+    std::uint64_t bytes_acked;
+    std::uint64_t bytes_received;
+    std::uint32_t segs_out;
+    std::uint32_t segs_in;
+    std::uint32_t notsent_bytes;
+    std::uint32_t min_rtt;
+    std::uint32_t data_segs_in;
+    std::uint32_t data_segs_out;
+    std::uint64_t delivery_rate;
+    std::uint64_t busy_time;       // us
+    std::uint64_t rwnd_limited;    // us
+    std::uint64_t sndbuf_limited;  // us
+};
+
+// Whether TCP_INFO could be read.
+bool tcp_info(sys::Descriptor fd, tcp_info_extended& out) noexcept;
+
+// --- the drain's side ---------------------------------------------------------------------------
+
+inline constexpr std::size_t most_labels = 256;
+
+// What one thread counted for one attribute set.
+struct Cell {
+    std::atomic<std::uint64_t> sent{0};
+    std::atomic<std::uint64_t> received{0};
+    Histogram send;
+    Histogram stall_receiver;
+    Histogram stall_sndbuf;
+};
+
+// One thread's part of the recorder.
+struct Shard {
+    explicit Shard(std::size_t capacity) : ring(capacity) {}
+
+    Ring ring;
+    std::array<std::atomic<Cell*>, most_labels> cells{};
+    std::vector<std::unique_ptr<Cell>> owned_cells;
+    std::uint64_t woke_at = 0;    // records written when the drain was last woken
+    PyObject* context = nullptr;  // owned: the cache's key
+    TraceContext cached;
+    std::atomic<bool> ended{false};  // its thread is gone
+};
+
+// The attribute set of a connection's metrics.
+struct Labels {
+    int family = 0;
+    int type = 0;
+    int protocol = 0;
+    std::string server;
+
+    bool operator==(const Labels&) const = default;
+};
+
+class Recorder {
+  public:
+    static Recorder& get() noexcept;
+
+    Shard& shard() noexcept;
+    Cell& cell(Shard& shard, std::uint16_t labels) noexcept;
+    // The socket's connection, made when there is none; null where memory is short.
+    Connection* connection(Socket& socket) noexcept;
+    std::uint16_t intern(const Connection& connection);
+    void push(Shard& shard, const Record& record) noexcept;
+    void after_fork() noexcept;
+    // Keeps the counts of a shard whose thread is gone; under the mutex.
+    void retire(const Shard& shard);
+    void set_slow_threshold(double seconds) noexcept;
+
+    std::mutex mutex;  // guards what follows; never held over a blocking call
+    std::vector<std::unique_ptr<Shard>> shards;
+    std::vector<Labels> labels;
+    std::array<std::unique_ptr<Cell>, most_labels> retired;
+    std::unordered_map<std::uint32_t, std::unique_ptr<Connection>> connections;
+    std::unordered_map<std::string, std::string> names;  // address bytes without port: host
+    std::uint32_t next_number = 1;
+    std::uint64_t epoch = 0;                       // how often the drain has emptied every ring
+    std::atomic<std::uint64_t> forked_written{0};  // records that a parent process wrote
+    std::atomic<std::uint64_t> lost{0};            // records for which there was no memory
+    std::atomic<std::uint64_t> ended_written{0};   // of shards that are gone
+    std::atomic<std::uint64_t> ended_dropped{0};
+    std::atomic<std::uint64_t> slow_threshold{0};  // ticks
+    bool keep_origin = false;
+    // The OpenTelemetry context variable and its keys; set before anything is wanted.
+    PyObject* context_variable = nullptr;
+    PyObject* span_key = nullptr;
+    std::array<PyObject*, 2> suppression_keys{};
+    sem_t wake_up;
+};
+
+}  // namespace tracesock::recorder

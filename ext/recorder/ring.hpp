@@ -1,0 +1,70 @@
+// A ring with one writer and one reader. The writer never waits: when the ring is full the record
+// is dropped and counted.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "recorder/record.hpp"
+
+namespace tracesock::recorder {
+
+class Ring {
+  public:
+    // `capacity` is a power of two.
+    explicit Ring(std::size_t capacity)
+        : records_(std::make_unique_for_overwrite<Record[]>(capacity)), mask_(capacity - 1) {}
+
+    // The writer's: where to write the next record, null when the ring is full.
+    Record* reserve() noexcept {
+        if (head_.load(std::memory_order_relaxed) - tail_seen_ > mask_) {
+            tail_seen_ = tail_.load(std::memory_order_acquire);
+            if (head_.load(std::memory_order_relaxed) - tail_seen_ > mask_) {
+                dropped_.store(dropped_.load(std::memory_order_relaxed) + 1,
+                               std::memory_order_relaxed);
+                return nullptr;
+            }
+        }
+        return &records_[head_.load(std::memory_order_relaxed) & mask_];
+    }
+    // The writer's: makes the reserved record visible. Returns how many were written in all.
+    std::uint64_t commit() noexcept {
+        const std::uint64_t head = head_.load(std::memory_order_relaxed) + 1;
+        head_.store(head, std::memory_order_release);
+        return head;
+    }
+
+    // The reader's: calls take(record) for at most `limit` records, oldest first.
+    template <class Take>
+    std::size_t drain(std::size_t limit, Take&& take) {
+        std::uint64_t tail = tail_.load(std::memory_order_relaxed);
+        const std::uint64_t head = head_.load(std::memory_order_acquire);
+        std::size_t taken = 0;
+        for (; tail != head && taken < limit; ++tail, ++taken) take(records_[tail & mask_]);
+        tail_.store(tail, std::memory_order_release);
+        return taken;
+    }
+
+    std::uint64_t written() const noexcept { return head_.load(std::memory_order_acquire); }
+    std::uint64_t read() const noexcept { return tail_.load(std::memory_order_acquire); }
+    std::uint64_t dropped() const noexcept { return dropped_.load(std::memory_order_relaxed); }
+    bool empty() const noexcept { return written() == read(); }
+
+    // In a forked child, where no other thread exists: forgets what the parent will tell.
+    void clear_after_fork() noexcept {
+        tail_.store(head_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+        dropped_.store(0, std::memory_order_relaxed);
+    }
+
+  private:
+    std::unique_ptr<Record[]> records_;
+    const std::uint64_t mask_;
+    alignas(64) std::atomic<std::uint64_t> head_{0};
+    std::uint64_t tail_seen_ = 0;  // the writer's last look at tail_
+    std::atomic<std::uint64_t> dropped_{0};
+    alignas(64) std::atomic<std::uint64_t> tail_{0};
+};
+
+}  // namespace tracesock::recorder
