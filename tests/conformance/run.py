@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import dataclasses
+import fcntl
 import fnmatch
 import hashlib
 import json
@@ -190,6 +191,33 @@ def find_interpreters(module: str = "test_socket") -> dict[str, Interpreter]:
         if interpreter.has_module:
             found.setdefault(interpreter.python, interpreter)
     return dict(sorted(found.items(), key=lambda item: (len(item[0]), item[0])))
+
+
+def build_native(interpreter: Interpreter) -> None:
+    """Builds the extension for an interpreter unless it is newer than every source of it.
+
+    Raises RunError with the end of what the compiler said if that fails.
+    """
+    built = PROJECT / "tracesock" / f"_native.{interpreter.soabi}.so"
+    sources = [PROJECT / "CMakeLists.txt"]
+    sources += [path for path in (PROJECT / "ext").rglob("*") if path.is_file()]
+    newest = max(path.stat().st_mtime for path in sources)
+    lock_path = PROJECT / "build" / "native.lock"
+    lock_path.parent.mkdir(exist_ok=True)
+    with lock_path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if built.exists() and built.stat().st_mtime >= newest:
+            return
+        done = subprocess.run(
+            ["make", "native", f"PYTHON={interpreter.executable}"],
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        if done.returncode or not built.exists():
+            raise RunError(f"make native made no {built.name}:\n{done.stdout[-4000:]}")
 
 
 def has_vsock(interpreter: Interpreter) -> bool:

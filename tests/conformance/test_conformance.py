@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import pathlib
 import subprocess
@@ -30,28 +29,6 @@ INTERPRETERS = runner.find_interpreters()
 VERSIONS = sorted({"3.11", "3.12", "3.13", "3.14", *INTERPRETERS})
 
 
-def build_native(interpreter) -> None:  # type: ignore[no-untyped-def]
-    """Builds the extension for this interpreter unless it is newer than every source of it."""
-    built = PROJECT / "tracesock" / f"_native.{interpreter.soabi}.so"
-    sources = [PROJECT / "CMakeLists.txt", *(PROJECT / "ext").rglob("*.[chi]*pp*")]
-    newest = max(path.stat().st_mtime for path in sources if path.is_file())
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with (BUILD / "build.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if built.exists() and built.stat().st_mtime >= newest:
-            return
-        done = subprocess.run(
-            ["make", "native", f"PYTHON={interpreter.executable}"],
-            cwd=PROJECT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        assert done.returncode == 0, f"make native failed:\n{done.stdout[-4000:]}"
-        assert built.exists(), f"make native made no {built}"
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("python", VERSIONS)
@@ -62,7 +39,7 @@ def test_socket_of_cpython(python: str) -> None:
             "install one, for example with pyenv; for 3.14, `make test-kernel` runs it"
         )
     interpreter = INTERPRETERS[python]
-    build_native(interpreter)
+    runner.build_native(interpreter)
     done = subprocess.run(
         [
             *(sys.executable, str(HERE / "run.py"), "--python", interpreter.executable),
