@@ -595,7 +595,7 @@ def test_lookup_shows_the_host_safely(host: Any, shown: str | None) -> None:
 def test_lookup_cannot_be_made_or_changed() -> None:
     with pytest.raises(TypeError, match="cannot create"):
         _native.Lookup()
-    with pytest.raises(TypeError, match="not safe"):
+    with pytest.raises(TypeError, match=r"not safe|cannot create"):
         object.__new__(_native.Lookup)
     with pytest.raises(TypeError, match="immutable type"):
         _native.Lookup.run = None

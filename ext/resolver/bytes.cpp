@@ -50,7 +50,7 @@ bool read_number(PyObject* object, const char*, std::uint32_t& out) {
         PyErr_Format(PyExc_TypeError, "expected int, %s found", Py_TYPE(object)->tp_name);
         return false;
     }
-    const Ref number(PyNumber_Index(object));
+    const Ref number(PyLong_Check(object) ? Py_NewRef(object) : PyNumber_Index(object));
     if (!number) return false;
     const unsigned long value = PyLong_AsUnsignedLong(number.get());
     if (value == static_cast<unsigned long>(-1) && PyErr_Occurred() != nullptr) return false;

@@ -24,8 +24,14 @@ struct Name {
 };
 
 // TypeErrors for a call with keywords, or with a number of arguments other than `wanted` (0 or 1).
-bool check_call(const char* name, Convention convention, Py_ssize_t wanted, Py_ssize_t given,
-                PyObject* keywords) noexcept;
+bool check_unusual_call(const char* name, Convention convention, Py_ssize_t wanted,
+                        Py_ssize_t given, PyObject* keywords) noexcept;
+
+inline bool check_call(const char* name, Convention convention, Py_ssize_t wanted, Py_ssize_t given,
+                       PyObject* keywords) noexcept {
+    return (given == wanted && keywords == nullptr) ||
+           check_unusual_call(name, convention, wanted, given, keywords);
+}
 
 template <Name name, Convention convention, PyObject* (*body)(PyObject*)>
 PyObject* one_argument(PyObject*, PyObject* const* arguments, Py_ssize_t count,

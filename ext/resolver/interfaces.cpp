@@ -34,7 +34,7 @@ PyObject* nametoindex(PyObject* object) {
     if (!PyUnicode_FSConverter(object, &encoded)) return nullptr;
     const Ref name(encoded);
     errno = ENODEV;  // not every C library sets it
-    const unsigned index = if_nametoindex(PyBytes_AS_STRING(name.get()));
+    const unsigned index = sys::interface_index(PyBytes_AS_STRING(name.get()));
     if (index != 0) return PyLong_FromUnsignedLong(index);
     if (tells_errno()) return set_os_error();
     PyErr_SetString(PyExc_OSError, "no interface with this name");
@@ -70,7 +70,7 @@ PyObject* indextoname(PyObject* object) {
     if (!read_index(object, index)) return nullptr;
     char name[IF_NAMESIZE + 1] = {};
     errno = ENXIO;
-    if (if_indextoname(index, name) == nullptr) return set_os_error();
+    if (sys::interface_name(index, name) == nullptr) return set_os_error();
     return PyUnicode_DecodeFSDefault(name);
 }
 

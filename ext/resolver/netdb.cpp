@@ -20,7 +20,7 @@ PyObject* inet_text(int family, const void* address) {
 PyObject* fail_herror(int error) {
     PyObject* type = herror();
     if (type == nullptr) return nullptr;
-    const Ref value(Py_BuildValue("(is)", error, hstrerror(error)));
+    const Ref value(Py_BuildValue("(is)", error, sys::host_error_text(error)));
     if (value) PyErr_SetObject(type, value.get());
     return nullptr;
 }

@@ -51,8 +51,8 @@ bool host_fits(PyObject* host) {
     return false;
 }
 
-bool check_call(const char* name, Convention convention, Py_ssize_t wanted, Py_ssize_t given,
-                PyObject* keywords) noexcept {
+bool check_unusual_call(const char* name, Convention convention, Py_ssize_t wanted,
+                        Py_ssize_t given, PyObject* keywords) noexcept {
     const bool object = convention == Convention::object;
     const char* module = object ? "_socket." : "";
     if (keywords != nullptr && PyTuple_GET_SIZE(keywords) != 0)

@@ -154,6 +154,10 @@ std::optional<int> protocol_number(const char* name) {
 
 #endif
 
+const char* host_error_text(int error) noexcept {
+    return hstrerror(error);
+}
+
 bool parse_inet(const char* text, in_addr& out) noexcept {
     return inet_aton(text, &out) != 0;
 }
@@ -169,10 +173,19 @@ bool interfaces(std::vector<Interface>& out) {
     return true;
 }
 
+unsigned interface_index(const char* name) noexcept {
+    return if_nametoindex(name);
+}
+
+const char* interface_name(unsigned index, char* name) noexcept {
+    return if_indextoname(index, name);
+}
+
 bool host_name(std::string& out) {
     // POSIX: at most 255 bytes. A name that was cut need not end in a NUL.
-    char buffer[1024] = {};
+    char buffer[1024];
     if (gethostname(buffer, sizeof buffer - 1) != 0) return false;
+    buffer[sizeof buffer - 1] = '\0';
     out = buffer;
     return true;
 }

@@ -27,6 +27,8 @@ struct Interface {
 // gethostbyname(3), IPv4, and gethostbyaddr(3): 0, or a value of h_errno.
 int host_by_name(const char* name, HostEntry& entry);
 int host_by_address(const void* address, socklen_t size, int family, HostEntry& entry);
+// hstrerror(3).
+const char* host_error_text(int error) noexcept;
 
 // getservbyname(3), getservbyport(3), getprotobyname(3). Ports in host byte order; a null protocol
 // is any.
@@ -39,6 +41,10 @@ bool parse_inet(const char* text, in_addr& out) noexcept;
 
 // if_nameindex(3): false and errno.
 bool interfaces(std::vector<Interface>& out);
+// if_nametoindex(3) and if_indextoname(3), `name` having IF_NAMESIZE bytes: 0 or null, and errno
+// where the platform sets it.
+unsigned interface_index(const char* name) noexcept;
+const char* interface_name(unsigned index, char* name) noexcept;
 
 // gethostname(2) and sethostname(2): false and errno.
 bool host_name(std::string& out);
