@@ -1,0 +1,260 @@
+"""Puts tracesock under programs that import `socket`, and takes it away again."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import tracesock
+from tracesock import _namespace, _stock
+from tracesock.dropin import loops, observer, tls
+from tracesock.dropin.imports import ImportWatch
+from tracesock.dropin.patches import Patches
+
+# What is not in `__all__`, and programs use all the same.
+_UNLISTED = (
+    "AddressInfo",
+    "EAGAIN",
+    "EBADF",
+    "EWOULDBLOCK",
+    "MsgFlag",
+    "SocketIO",
+    "_GiveupOnSendfile",
+    "_LOCALHOST",
+    "_LOCALHOST_V6",
+    "_blocking_errnos",
+    "_fallback_socketpair",
+)
+# What a module that bound it early goes on using. The other functions of the standard library
+# look `socket` up when they are called.
+_TELLING = (
+    "socket",
+    "getaddrinfo",
+    "gethostbyaddr",
+    "gethostbyname",
+    "gethostbyname_ex",
+    "getnameinfo",
+    "create_connection",
+)
+
+
+class EarlyImportWarning(RuntimeWarning):
+    """A module keeps a class or function that it imported before `install()` or `uninstall()`."""
+
+
+class _Installation:
+    """What `install()` changed."""
+
+    def __init__(self) -> None:
+        self.patches = Patches()
+        self._observing = Patches()
+        self._stock: dict[str, Any] = dict(vars(_stock.module))
+        self._public: Any = _namespace.public
+        self._default_timeout = tracesock.getdefaulttimeout()
+        self.watch = ImportWatch(
+            {
+                "ssl": self._locked(self._put_tls),
+                "asyncio.base_events": self._locked(self._put_asyncio),
+                "multiprocessing.reduction": self._locked(self._put_reducer),
+            }
+        )
+
+    def put(self) -> None:
+        early = _stock.native.getdefaulttimeout()
+        if early is not None:
+            tracesock.setdefaulttimeout(early)
+        for name, value in _names().items():
+            if self._stock.get(name) is not value:
+                self.patches.set(_stock.module, name, value)
+        _namespace.public = _stock.module
+        _exchange(_pairs(self._stock, vars(_stock.module)), self.patches)
+        self.watch.start()
+        observer.add_listener(self._observe)
+
+    def take_away(self) -> None:
+        observer.remove_listener(self._observe)
+        self.watch.stop()
+        ours = dict(vars(_stock.module))
+        _namespace.public = self._public
+        self.patches.restore()
+        # What was imported in between has never had anything but ours.
+        _exchange(_pairs(ours, self._stock), Patches())
+        ssl = sys.modules.get("ssl")
+        if ssl is not None:
+            tls.put(ssl, _stock.module.socket, Patches())
+        reduction = sys.modules.get("multiprocessing.reduction")
+        if reduction is not None:
+            self._register(reduction, _stock.module.socket, Patches())
+            reduction.ForkingPickler._extra_reducers.pop(tracesock.socket, None)
+        tracesock.setdefaulttimeout(self._default_timeout)
+
+    def _locked(self, call: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
+        def locked(module: ModuleType) -> None:
+            with _lock:
+                if _current is self:
+                    call(module)
+
+        return locked
+
+    # A module that was loaded twice is patched twice: test helpers do that.
+
+    def _put_tls(self, ssl: ModuleType) -> None:
+        tls.put(ssl, tracesock.socket, self.patches)
+        if observer.current is not None:
+            self._observe(True)
+
+    def _put_asyncio(self, base_events: ModuleType) -> None:
+        loops.put(base_events, self.patches)
+        if observer.current is not None:
+            self._observe(True)
+
+    def _put_reducer(self, reduction: ModuleType) -> None:
+        self._register(reduction, tracesock.socket, self.patches)
+
+    @staticmethod
+    def _register(reduction: ModuleType, cls: type, patches: Patches) -> None:
+        reducers = reduction.ForkingPickler._extra_reducers
+        if cls not in reducers:
+            patches.set(reducers, cls, reduction._reduce_socket)
+
+    def _observe(self, wanted: bool) -> None:
+        with _lock:
+            self._observing.restore()
+            if not wanted:
+                return
+            for name, observe in (("ssl", tls.observe), ("asyncio.base_events", loops.observe)):
+                module = sys.modules.get(name)
+                if module is not None:
+                    observe(module, self._observing)
+
+
+_current: _Installation | None = None
+_lock = threading.RLock()
+
+
+def install() -> None:
+    """Put tracesock under all that uses the standard library's `socket`.
+
+    The names of the `socket` module become tracesock's, `ssl.SSLSocket` becomes a class over
+    tracesock's socket, asyncio's look-ups run in the caller's context, and multiprocessing can send
+    the sockets. It does not matter which of these were imported before; but a module that did
+    `from socket import socket` or `from ssl import SSLSocket` keeps what it has, and so do sockets
+    and subclasses made before: an EarlyImportWarning names each such module. Again, it does
+    nothing. `uninstall()` undoes it.
+    """
+    global _current
+    installation = _Installation()
+    installation.watch.settle()
+    with _lock:
+        if _current is not None:
+            return
+        _current = installation
+        try:
+            installation.put()
+        except BaseException:
+            _current = None
+            installation.take_away()
+            raise
+    for name, kept in _keepers(installation.patches):
+        warnings.warn(
+            f"the module {name!r} keeps the standard library's {kept}, imported before "
+            "tracesock.install(): what it does with that is not seen; install earlier, "
+            "for example with `tracesock run`",
+            EarlyImportWarning,
+            stacklevel=2,
+        )
+
+
+def uninstall() -> None:
+    """Undo `install()`: `socket`, `ssl`, asyncio and multiprocessing are as they were.
+
+    Sockets that exist go on working. A module imported in between that did
+    `from socket import socket` keeps tracesock's. Again, it does nothing.
+    """
+    global _current
+    with _lock:
+        if _current is None:
+            return
+        installation, _current = _current, None
+        installation.take_away()
+
+
+def installed() -> bool:
+    """Whether `install()` is in force."""
+    return _current is not None
+
+
+def _setdefaulttimeout(timeout: float | None, /) -> None:
+    # For classes that kept the standard library's base, too.
+    tracesock.setdefaulttimeout(timeout)
+    _stock.native.setdefaulttimeout(timeout)
+
+
+_setdefaulttimeout.__name__ = _setdefaulttimeout.__qualname__ = "setdefaulttimeout"
+_setdefaulttimeout.__doc__ = tracesock.setdefaulttimeout.__doc__
+_setdefaulttimeout.__module__ = "socket"
+
+
+def _names() -> dict[str, Any]:
+    """The names that tracesock has for the `socket` module."""
+    ours = vars(tracesock)
+    names = {name: ours[name] for name in (*tracesock.__all__, *_UNLISTED)}
+    names["__all__"] = list(tracesock.__all__)
+    names["setdefaulttimeout"] = _setdefaulttimeout
+    return names
+
+
+def _pairs(before: dict[str, Any], after: dict[str, Any]) -> dict[int, tuple[Any, Any]]:
+    """By identity, the functions and classes that were replaced, each with what replaced it."""
+    return {
+        id(value): (value, after[name])
+        for name, value in before.items()
+        if callable(value) and name in after and after[name] is not value
+    }
+
+
+def _standard_library() -> Iterator[ModuleType]:
+    for name, module in list(sys.modules.items()):
+        if not isinstance(module, ModuleType) or module in (_stock.module, _stock.native):
+            continue
+        if name.partition(".")[0] in sys.stdlib_module_names:
+            yield module
+
+
+def _exchange(pairs: dict[int, tuple[Any, Any]], patches: Patches) -> None:
+    """In the standard library's modules, what they bound with `from socket import ...`."""
+    for module in _standard_library():
+        for name, value in list(vars(module).items()):
+            pair = pairs.get(id(value))
+            if pair is not None:
+                patches.set(module, name, pair[1])
+
+
+def _keepers(patches: Patches) -> list[tuple[str, str]]:
+    """The modules that hold what was replaced, each with what it holds."""
+    kept = {
+        id(value): name for name in _TELLING if (value := patches.previous(_stock.module, name))
+    }
+    ssl = sys.modules.get("ssl")
+    old_tls = patches.previous(ssl, "SSLSocket") if ssl is not None else None
+    if old_tls is not None:
+        kept[id(old_tls)] = "SSLSocket"
+    found: dict[str, list[str]] = {}
+    for name, module in list(sys.modules.items()):
+        top = name.partition(".")[0]
+        if not isinstance(module, ModuleType) or top == "tracesock":
+            continue
+        if top in sys.stdlib_module_names and name != "__main__":
+            continue
+        names = {kept[id(value)] for value in list(vars(module).values()) if id(value) in kept}
+        if names:
+            found[name] = sorted(names)
+    for base in (patches.previous(_stock.module, "socket"), old_tls):
+        for cls in base.__subclasses__() if base is not None else ():
+            if cls is not old_tls:
+                found.setdefault(cls.__module__, []).append(f"class under its {cls.__qualname__}")
+    return [(name, ", ".join(names)) for name, names in sorted(found.items())]

@@ -1,0 +1,201 @@
+"""TLS sockets that are tracesock sockets.
+
+`__bases__` of ssl.SSLSocket cannot be assigned: its layout is the base's. So a new class is made
+from the namespace of the old one, in which every function that uses `super()` has a cell of its
+own for `__class__`. The functions' code stays the standard library's.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import wraps
+from types import CellType, FunctionType, ModuleType
+from typing import Any
+
+from tracesock.dropin.observer import tell
+from tracesock.dropin.patches import Patches
+
+
+def rebase(cls: type, base: type) -> type:
+    """A class like `cls`, with `base` in place of its first base."""
+    cell = CellType()
+    names = {
+        name: _with_cell(value, cls, cell)
+        for name, value in vars(cls).items()
+        if name not in ("__dict__", "__weakref__")
+    }
+    made: type = type(cls)(cls.__name__, (base, *cls.__bases__[1:]), names)
+    cell.cell_contents = made
+    return made
+
+
+def _with_cell(value: Any, cls: type, cell: CellType) -> Any:
+    """`value`, with `cell` in the functions whose `__class__` is `cls`."""
+    if isinstance(value, FunctionType):
+        return _function_with_cell(value, cls, cell)
+    if isinstance(value, property):
+        parts = [_with_cell(part, cls, cell) for part in (value.fget, value.fset, value.fdel)]
+        if parts == [value.fget, value.fset, value.fdel]:
+            return value
+        make: Any = type(value)
+        return make(*parts, value.__doc__)
+    if isinstance(value, (classmethod, staticmethod)):
+        inner = _with_cell(value.__func__, cls, cell)
+        return value if inner is value.__func__ else type(value)(inner)
+    return value
+
+
+def _is_cell_of(cell: CellType, cls: type) -> bool:
+    try:
+        return cell.cell_contents is cls
+    except ValueError:  # empty
+        return False
+
+
+def _function_with_cell(function: FunctionType, cls: type, cell: CellType) -> FunctionType:
+    old = function.__closure__ or ()
+    closure = tuple(
+        cell if name == "__class__" and _is_cell_of(inner, cls) else inner
+        for name, inner in zip(function.__code__.co_freevars, old, strict=True)
+    )
+    if closure == old:
+        return function
+    return _copy(function, function.__globals__, closure)
+
+
+def _copy(
+    function: FunctionType, names: dict[str, Any], closure: tuple[CellType, ...] | None
+) -> FunctionType:
+    made = FunctionType(function.__code__, names, function.__name__, function.__defaults__, closure)
+    made.__kwdefaults__ = function.__kwdefaults__
+    made.__qualname__ = function.__qualname__
+    made.__module__ = function.__module__
+    made.__doc__ = function.__doc__
+    # 3.14 evaluates annotations when asked: copied as they are, not evaluated.
+    if getattr(function, "__annotate__", None) is not None:
+        made.__annotate__ = function.__annotate__  # type: ignore[attr-defined]
+    else:
+        made.__annotations__ = function.__annotations__
+    if hasattr(function, "__type_params__"):  # 3.12
+        made.__type_params__ = function.__type_params__  # type: ignore[attr-defined]
+    made.__dict__.update(function.__dict__)
+    return made
+
+
+class _OldNames(dict[str, Any]):
+    """A module's globals, live, in which one name means something else."""
+
+    def __init__(self, names: dict[str, Any], name: str, value: Any) -> None:
+        super().__init__({name: value})
+        self._names = names
+
+    def __missing__(self, name: str) -> Any:
+        return self._names[name]
+
+
+def put(ssl: ModuleType, base: type, patches: Patches) -> None:
+    """Make `ssl`'s socket class one over `base`, in every place that the module has for it."""
+    old = vars(ssl).get("SSLSocket")
+    if not isinstance(old, type) or base in old.__mro__:
+        return
+    new = rebase(old, base)
+    context = ssl.SSLContext
+    patches.set(ssl, "SSLSocket", new)
+    if vars(context).get("sslsocket_class") is old:
+        patches.set(context, "sslsocket_class", new)
+    # `super(SSLSocket, self)` in it finds the class by the module's name for it, which is now
+    # another one: subclasses that were made before go on with theirs.
+    create = vars(old).get("_create")
+    if isinstance(create, classmethod) and isinstance(create.__func__, FunctionType):
+        function: FunctionType = create.__func__
+        names = _OldNames(function.__globals__, "SSLSocket", old)
+        patches.set(old, "_create", classmethod(_copy(function, names, function.__closure__)))
+
+
+# --- what an observer is told ---------------------------------------------------------------------
+
+_HANDSHAKE = "_tracesock_handshake"  # in the object's own dictionary, while a handshake goes on
+_inside = threading.local()  # .sendall is set while a sendall() makes its sends
+
+
+def observe(ssl: ModuleType, patches: Patches) -> None:
+    """Put methods that tell the observer into `ssl`'s classes."""
+    want = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+    for cls in (ssl.SSLSocket, ssl.SSLObject):
+        names = vars(cls)
+        patches.set(cls, "do_handshake", _handshake(names["do_handshake"], want))
+        patches.set(cls, "read", _reading(names["read"]))
+        for name in ("write", "send", "sendall"):
+            if name in names:
+                patches.set(cls, name, _sending(name, names[name]))
+
+
+def _handshake(original: Any, want: tuple[type[BaseException], ...]) -> Any:
+    @wraps(original)
+    def do_handshake(self: Any, *args: Any, **kwargs: Any) -> Any:
+        state = vars(self)
+        if _HANDSHAKE not in state:
+            state[_HANDSHAKE] = tell("handshake_started", self)
+        error: BaseException | None = None
+        try:
+            return original(self, *args, **kwargs)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if not isinstance(error, want):
+                token = state.pop(_HANDSHAKE, None)
+                if token is not None:
+                    tell("handshake_ended", self, token, error)
+            # The exception holds this frame, and the frame holds it.
+            error = None
+
+    return do_handshake
+
+
+def _reading(original: Any) -> Any:
+    @wraps(original)
+    def read(self: Any, len: int = 1024, buffer: Any = None) -> Any:
+        result = original(self, len, buffer)
+        tell("received", self, result if buffer is not None else result.__len__())
+        return result
+
+    return read
+
+
+def _size(data: Any) -> int:
+    try:
+        return memoryview(data).nbytes
+    except TypeError:
+        return 0  # the call will say what is wrong with it
+
+
+def _sending(call: str, original: Any) -> Any:
+    whole = call == "sendall"
+
+    @wraps(original)
+    def send(self: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
+        # Without TLS the native socket sees it, and a sendall() is told as one.
+        if getattr(self, "_sslobj", None) is None or getattr(_inside, "sendall", False):
+            return original(self, data, *args, **kwargs)
+        size = _size(data)
+        token = tell("send_started", self, call, size)
+        sent = 0
+        error: BaseException | None = None
+        try:
+            if whole:
+                _inside.sendall = True
+            result = original(self, data, *args, **kwargs)
+            sent = size if whole else result
+            return result
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if whole:
+                _inside.sendall = False
+            if token is not None:
+                tell("send_ended", self, token, sent, error)
+            error = None
+
+    return send
