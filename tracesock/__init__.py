@@ -71,31 +71,64 @@ from tracesock._stock import CAPI, EAGAIN, EBADF, EWOULDBLOCK, SocketType, gaier
 from tracesock._stock import GLOBAL_DEFAULT_TIMEOUT as _GLOBAL_DEFAULT_TIMEOUT
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
+TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from typing import Any
-    from tracesock.dropin import install, uninstall
-    from tracesock.instrumentation import instrument, uninstrument
 
 error = OSError
 timeout = TimeoutError
 _namespace.public = sys.modules[__name__]
 
-# What is not needed to make a socket is imported when it is asked for: OpenTelemetry above all.
-_LAZY = {
-    "install": "tracesock.dropin",
-    "uninstall": "tracesock.dropin",
-    "instrument": "tracesock.instrumentation",
-    "uninstrument": "tracesock.instrumentation",
-}
+
+# What is not needed to make a socket is imported when it is called: OpenTelemetry above all. Not by
+# a module's __getattr__, with which the interpreter reads every name of the module more slowly.
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
+def instrument(tracer_provider: Any = None, meter_provider: Any = None, **config: Any) -> None:
+    """Record what the sockets of this process do, as OpenTelemetry spans and metrics.
 
-        value = globals()[name] = getattr(import_module(_LAZY[name]), name)
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    The providers are the global ones where none is given. The other arguments are the fields of
+    `tracesock.instrumentation.Config`, each with an environment variable TRACESOCK_ and its name.
+    Called again, it replaces the instrumentation before. Raises ConfigError (a ValueError) for a
+    setting that is not one, TypeError for an argument that is none.
+    """
+    from tracesock import instrumentation
+
+    instrumentation.instrument(tracer_provider, meter_provider, **config)
+
+
+def uninstrument() -> None:
+    """Deliver what was recorded, and record nothing more."""
+    from tracesock import instrumentation
+
+    instrumentation.uninstrument()
+
+
+def connections(*, stack: bool = False) -> list[Any]:
+    """Every open socket that telemetry knows: peer, state, age, bytes, RTT, owner trace.
+
+    See `tracesock.instrumentation.connections`.
+    """
+    from tracesock import instrumentation
+
+    return list(instrumentation.connections(stack=stack))
+
+
+def install() -> None:
+    """Put tracesock in place of the standard library's `socket`, in `ssl` and asyncio as well.
+
+    See `tracesock.dropin.install`.
+    """
+    from tracesock import dropin
+
+    dropin.install()
+
+
+def uninstall() -> None:
+    """Put the standard library's `socket` back, in every place that `install()` changed."""
+    from tracesock import dropin
+
+    dropin.uninstall()
 
 
 # The names of the standard library's module, in whose __all__ SocketIO, MsgFlag, AddressInfo and

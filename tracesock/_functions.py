@@ -41,6 +41,21 @@ def create_connection(
     attempt, the default timeout where it is not given; `source_address` is what to bind to first.
     Raises the last attempt's OSError, or with `all_errors` an ExceptionGroup of all of them.
     """
+    observer = _namespace.observer
+    if observer is None:
+        return _connect(address, timeout, source_address, all_errors)
+    with observer.connection_setup(address) as setup:
+        sock = _connect(address, timeout, source_address, all_errors)
+        setup.won(sock)
+        return sock
+
+
+def _connect(
+    address: tuple[str | None, int | str | None],
+    timeout: Any,
+    source_address: Any,
+    all_errors: bool,
+) -> socket:
     host, port = address
     public = _namespace.public
     errors: list[OSError] = []

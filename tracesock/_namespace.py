@@ -14,3 +14,6 @@ if TYPE_CHECKING:
 
 
 public: Any = None
+
+# Who is told about look-ups and connection set-ups; None while telemetry is off.
+observer: Any = None

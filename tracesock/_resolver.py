@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     HostEntry: TypeAlias = tuple[str, list[str], list[str]]
 
 
+def _run(lookup: Any) -> Any:
+    observer = _namespace.observer
+    return lookup.run() if observer is None else observer.look_up(lookup)
+
+
 def getaddrinfo(
     host: bytes | str | None,
     port: bytes | str | int | None,
@@ -47,7 +52,7 @@ def getaddrinfo(
     audit("socket.getaddrinfo", *lookup.arguments)
     return [
         (family_enum(family), kind_enum(kind), number, canonical, address)
-        for family, kind, number, canonical, address in lookup.run()
+        for family, kind, number, canonical, address in _run(lookup)
     ]
 
 
@@ -61,7 +66,7 @@ def _function(prepare: Any, event: str, doc: str) -> Any:
             # A traceback keeps this frame, which would keep the caller's objects.
             del arguments, keywords
         audit(event, *lookup.arguments)
-        return lookup.run()
+        return _run(lookup)
 
     look_up.__name__ = look_up.__qualname__ = prepare.__name__
     look_up.__doc__ = doc

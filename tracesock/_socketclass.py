@@ -138,6 +138,8 @@ class socket(_native.Socket):
             raise
         if getdefaulttimeout() is None and self.gettimeout():
             connection.setblocking(True)
+        if _namespace.observer is not None:
+            _native.Socket._accepted(connection)
         return connection, address
 
     def dup(self) -> Self:

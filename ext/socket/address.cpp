@@ -14,9 +14,6 @@ namespace nb = nanobind;
 namespace tracesock {
 namespace {
 
-// The IDNA encoder takes time quadratic in the length; no name that a resolver takes is longer.
-constexpr Py_ssize_t longest_host = 1024;
-
 PyObject* exception(Error kind) {
     switch (kind) {
         case Error::type:
@@ -106,7 +103,7 @@ int PythonContext::convert_host(Object* object, void* slot) noexcept {
                          static_cast<const char*>(PyUnicode_DATA(object)),
                          PyUnicode_GET_LENGTH(object));
         } else {
-            Ref encoded(PyUnicode_GET_LENGTH(object) <= longest_host
+            Ref encoded(PyUnicode_GET_LENGTH(object) <= resolver::longest_host
                             ? PyUnicode_AsEncodedString(object, "idna", nullptr)
                             : nullptr);
             if (!encoded) {

@@ -1,0 +1,131 @@
+"""Telemetry: `instrument()` turns the recorder on, `uninstrument()` off.
+
+The recorder is native; what is here runs beside the program, in the drain's thread, and turns
+records into spans and metrics of OpenTelemetry.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import metrics as otel_metrics
+from opentelemetry import trace
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
+from opentelemetry.trace.propagation import _SPAN_KEY
+
+from tracesock import _namespace
+from tracesock._native import recorder
+from tracesock.dropin.observer import set_observer
+from tracesock.instrumentation.config import Config, ConfigError, from_environment
+from tracesock.instrumentation.drain import Drain
+from tracesock.instrumentation.metrics import Metrics
+from tracesock.instrumentation.observer import Observer
+from tracesock.instrumentation.spans import Spans
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "connections",
+    "flush",
+    "instrument",
+    "instrument_from_environment",
+    "is_instrumented",
+    "uninstrument",
+]
+
+_lock = threading.RLock()
+_current: Drain | None = None
+
+
+def instrument(tracer_provider: Any = None, meter_provider: Any = None, **config: Any) -> None:
+    """Record what the sockets of this process do, as OpenTelemetry spans and metrics.
+
+    `tracer_provider` and `meter_provider` are the global ones where none is given. The other
+    arguments are the fields of `tracesock.instrumentation.Config`, each with an environment
+    variable TRACESOCK_ and its name. Called again, it replaces the instrumentation before.
+
+    Raises ConfigError for a setting that is not one, TypeError for an argument that is none.
+    """
+    settings = from_environment(config)
+    with _lock:
+        uninstrument()
+        provider = tracer_provider or trace.get_tracer_provider()
+        spans = Spans(provider, settings)
+        observer = Observer(spans)
+        drain: Drain
+        metrics = Metrics(
+            meter_provider or otel_metrics.get_meter_provider(),
+            cardinality_limit=settings.cardinality_limit,
+            redact=settings.redact,
+            before_collect=lambda: drain.once(),
+        )
+        drain = Drain(spans, observer, metrics)
+        recorder.start(
+            _wanted(settings),
+            settings.slow_send,
+            _context_variable(),
+            _SPAN_KEY,
+            _SUPPRESS_INSTRUMENTATION_KEY,
+            "suppress_instrumentation",
+        )
+        drain.start()
+        _namespace.observer = observer
+        set_observer(observer)
+        global _current
+        _current = drain
+
+
+def uninstrument() -> None:
+    """Deliver what was recorded, and record nothing more."""
+    global _current
+    with _lock:
+        drain, _current = _current, None
+        if drain is None:
+            return
+        recorder.stop()
+        _namespace.observer = None
+        set_observer(None)
+        drain.stop()
+        drain.metrics.close()
+
+
+def is_instrumented() -> bool:
+    """Whether calls are recorded now."""
+    return _current is not None
+
+
+def flush() -> None:
+    """Deliver everything that is recorded now to the provider's processors."""
+    drain = _current
+    if drain is not None:
+        drain.flush()
+
+
+def _wanted(settings: Config) -> int:
+    wanted = recorder.METRICS | recorder.CONNECTS
+    wanted |= {
+        "all": recorder.SENDS,
+        "slow": recorder.SLOW_SENDS | recorder.FAILED_SENDS,
+        "errors": recorder.FAILED_SENDS,
+        "off": 0,
+    }[settings.send_spans]
+    if settings.accept_spans:
+        wanted |= recorder.ACCEPTS
+    if not settings.require_parent:
+        wanted |= recorder.ROOTLESS_SENDS
+    return wanted
+
+
+def _context_variable() -> Any:
+    """The context variable in which OpenTelemetry keeps the current context."""
+    otel_context.get_current()  # which makes the run-time context
+    runtime = otel_context._RUNTIME_CONTEXT
+    variable = getattr(runtime, "_current_context", None)
+    if variable is None:
+        raise RuntimeError(
+            f"tracesock: the OpenTelemetry context is kept by {type(runtime).__name__}, not in a "
+            "context variable; unset OTEL_PYTHON_CONTEXT"
+        )
+    return variable

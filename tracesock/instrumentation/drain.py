@@ -1,0 +1,212 @@
+"""The drain: one background thread that delivers what was recorded.
+
+Woken by the fill level of a thread's ring and by time; also by the provider's force_flush and
+shutdown, by a collection of metrics, and at the interpreter's exit.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
+from opentelemetry.sdk.trace import SpanProcessor
+
+from tracesock._native import recorder
+from tracesock.instrumentation import semconv
+from tracesock.instrumentation.observer import Observer
+from tracesock.instrumentation.spans import ACCEPT, CLOSED, CONNECT, FIRST_BYTE, SEND, Spans
+
+_log = logging.getLogger(__name__)
+_BATCH = 4096
+
+
+class DrainProcessor(SpanProcessor):
+    """Stands first among a provider's processors, so that its flush delivers the recorder first."""
+
+    def __init__(self, drain: Drain) -> None:
+        self._drain = drain
+
+    def shutdown(self) -> None:
+        self._drain.flush()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        self._drain.flush()
+        return True
+
+
+class Drain:
+    """Reads the recorder for one instrumentation; `start` and `stop` may be called again."""
+
+    def __init__(self, spans: Spans, observer: Observer, metrics: Any) -> None:
+        self.spans = spans
+        self.observer = observer
+        self.metrics = metrics
+        self.told = 0  # native records that were read
+        self.failed = 0  # spans that a processor refused
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._failure_logged = False
+        self._processor = DrainProcessor(self)
+        self._dropped_told = 0
+        self._handlers: dict[int, Any] = {
+            SEND: self._send,
+            CONNECT: self._connect,
+            ACCEPT: self._accept,
+            FIRST_BYTE: self._first_byte,
+            CLOSED: self._closed,
+        }
+
+    # --- life ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread and stand before the provider's processors."""
+        self._stopping = False
+        self._join_provider()
+        self._run_thread()
+        atexit.register(self.flush)
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def stop(self) -> None:
+        """Deliver what is left and end the thread."""
+        self._stopping = True
+        recorder.wake()
+        thread, self._thread = self._thread, None
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(timeout=5)
+        self.flush()
+        atexit.unregister(self.flush)
+        self._leave_provider()
+
+    def _run_thread(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="tracesock-drain", daemon=True)
+        self._thread.start()
+
+    def _after_fork(self) -> None:
+        if self._stopping or self._thread is None:
+            return
+        self._lock = threading.RLock()
+        self.observer.clear_after_fork()
+        self.spans.forget_all()
+        self.told = self.failed = self._dropped_told = 0
+        self._run_thread()
+
+    def _join_provider(self) -> None:
+        processor = self.spans.processor
+        if processor is None:
+            return
+        present = getattr(processor, "_span_processors", None)
+        if isinstance(present, tuple):
+            with processor._lock:
+                processor._span_processors = (self._processor, *processor._span_processors)
+        else:
+            _log.warning(
+                "tracesock: this provider's processors cannot be joined; its force_flush() does "
+                "not deliver what is still recorded"
+            )
+
+    def _leave_provider(self) -> None:
+        processor = self.spans.processor
+        if isinstance(getattr(processor, "_span_processors", None), tuple):
+            with processor._lock:
+                processor._span_processors = tuple(
+                    each for each in processor._span_processors if each is not self._processor
+                )
+
+    def _run(self) -> None:
+        # What the exporters do with sockets here is not the program's doing.
+        otel_context.attach(otel_context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+        interval = self.spans.config.drain_interval
+        while not self._stopping:
+            recorder.wait(interval)
+            if self._stopping:
+                return
+            self.once()
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Deliver everything that is recorded now, folded sends as well."""
+        token = otel_context.attach(otel_context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+        try:
+            with self._lock:
+                self.once()
+                self._guard(self.spans.flush_folds)
+        finally:
+            otel_context.detach(token)
+
+    def once(self) -> None:
+        """Deliver what is recorded, without the folds that may still grow."""
+        with self._lock:
+            events = self.observer.events
+            for _ in range(len(events)):
+                self._guard(self.observer.finish, events.popleft(), self.metrics)
+            while True:
+                records = recorder.drain(_BATCH)
+                for record in records:
+                    self._guard(self._handlers[record[0]], record)
+                self.told += len(records)
+                if len(records) < _BATCH:
+                    break
+            _, dropped, _ = recorder.counts()
+            dropped += self.observer.dropped
+            if dropped > self._dropped_told:
+                self.metrics.dropped("traces", "ring_full", dropped - self._dropped_told)
+                self._dropped_told = dropped
+
+    def _guard(self, function: Any, *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except Exception:
+            self.failed += 1
+            self.metrics.dropped("traces", "exporter", 1)
+            if not self._failure_logged:
+                self._failure_logged = True
+                _log.exception("tracesock: a span was not delivered; this is logged once")
+
+    def _send(self, record: tuple[Any, ...]) -> None:
+        peer = self.spans.peer(record[7])
+        if peer is not None:
+            self.spans.send(record, peer, semconv.error_type_of_code(record[9]))
+
+    def _connect(self, record: tuple[Any, ...]) -> None:
+        peer = self.spans.peer(record[7])
+        if peer is None:
+            return
+        error = semconv.error_type_of_code(record[9])
+        if peer.handshake and not record[10] & 4:
+            self.metrics.connect(
+                (record[2] - record[1]) / 1e9,
+                peer.transport,
+                peer.network_type,
+                peer.server,
+                error,
+            )
+        self.spans.connect(record, peer, error)
+
+    def _accept(self, record: tuple[Any, ...]) -> None:
+        peer = self.spans.peer(record[7])
+        if peer is not None:
+            self.spans.accept(record, peer)
+
+    def _first_byte(self, record: tuple[Any, ...]) -> None:
+        peer = self.spans.peer(record[7])
+        if peer is not None:
+            self.metrics.first_byte(
+                (record[2] - record[1]) / 1e9, peer.transport, peer.network_type, peer.server
+            )
+
+    def _closed(self, record: tuple[Any, ...]) -> None:
+        number = record[7]
+        peer = self.spans.peer(number)
+        self.spans.flush_folds(number)
+        if peer is not None:
+            lived = (record[2] - record[1]) / 1e9 if record[2] > record[1] else None
+            rtt = record[6] / 1e6 if record[6] else None
+            self.metrics.closed(lived, peer.transport, rtt, record[5])
+        self.spans.forget(number)

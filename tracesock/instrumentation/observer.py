@@ -1,0 +1,452 @@
+"""What Python itself observes: look-ups, connection set-ups and TLS handshakes.
+
+These are rare beside sends, so each is an event in a queue that the drain turns into a span and
+metrics. The tracing context of a set-up is decided at its start, because its look-ups, attempts and
+handshake are its children before it has ended. Nothing here raises into the caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
+
+from tracesock._native import recorder
+from tracesock.instrumentation import semconv
+from tracesock.instrumentation.spans import Finished, Spans, endpoint, printable
+
+_log = logging.getLogger(__name__)
+_SUPPRESS_PLAIN = "suppress_instrumentation"
+_MOST_EVENTS = 16384
+_REVERSE_KINDS = frozenset({"getnameinfo", "gethostbyaddr"})
+_LOOKUP_KINDS = frozenset({"getaddrinfo", "gethostbyname", "gethostbyname_ex"}) | _REVERSE_KINDS
+
+
+def suppressed() -> bool:
+    """Whether the caller's context says that nothing is to be told."""
+    return bool(
+        otel_context.get_value(_SUPPRESS_INSTRUMENTATION_KEY)
+        or otel_context.get_value(_SUPPRESS_PLAIN)
+    )
+
+
+class _Setup:
+    """A connection set-up in progress; `won` says which connection it came to."""
+
+    __slots__ = ("attributes", "name", "own", "parent", "started", "ticks", "token")
+
+    def __init__(self) -> None:
+        self.attributes: dict[str, Any] = {}
+        self.name = ""
+        self.own: SpanContext | None = None
+        self.parent: SpanContext | None = None
+        self.token: Any = None
+        self.started = time.time_ns()
+        self.ticks = time.perf_counter_ns()
+
+    def won(self, sock: Any) -> None:
+        """The attempt that succeeded."""
+        try:
+            address, port = endpoint(sock.getpeername())
+        except Exception:
+            return
+        if address:
+            self.attributes[semconv.NETWORK_PEER_ADDRESS] = address
+        if port is not None:
+            self.attributes[semconv.NETWORK_PEER_PORT] = port
+
+
+class _NoSetup:
+    def won(self, sock: Any) -> None:
+        pass
+
+
+_NO_SETUP = _NoSetup()
+
+
+class Observer:
+    """Puts events into `events`, a bounded queue: what does not fit is counted in `dropped`."""
+
+    def __init__(self, spans: Spans) -> None:
+        self.spans = spans
+        self.events: deque[tuple[Any, ...]] = deque()
+        self.written = 0
+        self.dropped = 0
+
+    def put(self, *event: Any) -> None:
+        """Add an event; for the drain to call `Observer.finish` with."""
+        self.written += 1
+        if len(self.events) >= _MOST_EVENTS:
+            self.dropped += 1
+            return
+        self.events.append(event)
+        if len(self.events) == 1:
+            recorder.wake()
+
+    def clear_after_fork(self) -> None:
+        """Forget what the parent process will tell."""
+        self.events.clear()
+        self.written = self.dropped = 0
+
+    # --- look-ups -----------------------------------------------------------------------------
+
+    def look_up(self, lookup: Any) -> Any:
+        """Run a prepared look-up, and tell of it where it asks somebody."""
+        kind, host = lookup.kind, lookup.host
+        if kind not in _LOOKUP_KINDS or host is None or _is_literal(kind, host):
+            return lookup.run()
+        if suppressed():
+            return lookup.run()
+        started, ticks = time.time_ns(), time.perf_counter_ns()
+        try:
+            result = lookup.run()
+        except BaseException as error:
+            self._looked_up(kind, host, started, ticks, error, [])
+            raise
+        self._looked_up(kind, host, started, ticks, None, result)
+        return result
+
+    def resolved(
+        self, host: str, duration: int, error: BaseException | None, answers: list[str]
+    ) -> None:
+        """A host name was resolved inside connect, bind or sendto; `duration` in nanoseconds."""
+        end = time.time_ns()
+        self.put(
+            "lookup",
+            "getaddrinfo",
+            host,
+            end - duration,
+            end,
+            trace.get_current_span().get_span_context(),
+            error,
+            answers,
+        )
+
+    def _looked_up(
+        self,
+        kind: str,
+        host: str,
+        started: int,
+        ticks: int,
+        error: BaseException | None,
+        result: Any,
+    ) -> None:
+        try:
+            end = started + time.perf_counter_ns() - ticks
+            answers = _answers_of(kind, result) if error is None else []
+            if kind != "getnameinfo" and kind != "gethostbyaddr":
+                name = host.encode("utf-8", "backslashreplace")
+                for answer in answers:
+                    recorder.learned(name, 10 if ":" in answer else 2, (answer.partition("%")[0], 0))
+            parent = trace.get_current_span().get_span_context()
+            self.put("lookup", kind, host, started, end, parent, error, answers)
+        except Exception:
+            _log.debug("tracesock: a look-up was not recorded", exc_info=True)
+
+    # --- set-ups ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def connection_setup(self, address: Any) -> Iterator[Any]:
+        """Around the look-up and the attempts of `create_connection(address)`."""
+        setup = self._start_setup(address)
+        if setup is None:
+            yield _NO_SETUP
+            return
+        error: BaseException | None = None
+        try:
+            yield setup
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._end_setup(setup, error)
+
+    def _start_setup(self, address: Any) -> _Setup | None:
+        try:
+            if suppressed() or self.spans.processor is None:
+                return None
+            host, port = address
+            setup = _Setup()
+            if isinstance(host, (bytes, bytearray)):
+                host = bytes(host).decode("utf-8", "backslashreplace")
+            if isinstance(host, str):
+                setup.attributes[semconv.SERVER_ADDRESS] = host
+            if isinstance(port, str) and port.isdecimal():
+                port = int(port)
+            if isinstance(port, int):
+                setup.attributes[semconv.SERVER_PORT] = port
+            redacted = semconv.SERVER_ADDRESS in self.spans.config.redact
+            shown = printable(semconv.REDACTED if redacted else str(host))
+            setup.name = semconv.span_setup(shown, port if isinstance(port, (int, str)) else None)
+            current = trace.get_current_span().get_span_context()
+            setup.parent = current if current.is_valid else None
+            provider = self.spans.provider
+            generator = provider.id_generator
+            trace_id = current.trace_id if current.is_valid else generator.generate_trace_id()
+            sampled = not current.is_valid or current.trace_flags.sampled
+            state = current.trace_state if current.is_valid else None
+            if sampled:
+                result = self.spans.sample(
+                    setup.parent, trace_id, setup.name, setup.attributes
+                )
+                if result is not None:
+                    sampled = result.decision.is_sampled()
+                    setup.attributes.update(result.attributes or {})
+                    state = result.trace_state
+            setup.own = SpanContext(
+                trace_id,
+                generator.generate_span_id(),
+                False,
+                TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT),
+                state,
+            )
+            setup.token = otel_context.attach(
+                trace.set_span_in_context(NonRecordingSpan(setup.own))
+            )
+            return setup
+        except Exception:
+            _log.debug("tracesock: a connection set-up was not recorded", exc_info=True)
+            return None
+
+    def _end_setup(self, setup: _Setup, error: BaseException | None) -> None:
+        try:
+            otel_context.detach(setup.token)
+            assert setup.own is not None
+            if setup.own.trace_flags.sampled:
+                end = setup.started + time.perf_counter_ns() - setup.ticks
+                self.put("setup", setup, end, _error_type(error))
+        except Exception:
+            _log.debug("tracesock: a connection set-up was not recorded", exc_info=True)
+
+    def setup_started(self, loop: Any, host: Any, port: Any) -> Any:
+        """asyncio begins a `create_connection`."""
+        return self._start_setup((host, port))
+
+    def setup_ended(self, token: Any, transport: Any, error: BaseException | None) -> None:
+        """asyncio has ended it."""
+        if transport is not None:
+            sock = transport.get_extra_info("socket")
+            if sock is not None:
+                token.won(sock)
+        self._end_setup(token, error)
+
+    # --- TLS ----------------------------------------------------------------------------------
+
+    def handshake_started(self, tls: Any) -> Any:
+        """A TLS handshake begins."""
+        if suppressed():
+            return None
+        return time.time_ns(), time.perf_counter_ns(), trace.get_current_span().get_span_context()
+
+    def handshake_ended(self, tls: Any, token: Any, error: BaseException | None) -> None:
+        """It has ended."""
+        if token is None:
+            return
+        started, ticks, parent = token
+        end = started + time.perf_counter_ns() - ticks
+        attributes: dict[str, Any] = {}
+        server_side = bool(tls.server_side)
+        if not server_side and tls.server_hostname:
+            attributes[semconv.SERVER_ADDRESS] = tls.server_hostname
+        if error is None:
+            version = tls.version()
+            if version:
+                name, _, number = version.partition("v")
+                attributes[semconv.TLS_PROTOCOL_NAME] = name.lower()
+                attributes[semconv.TLS_PROTOCOL_VERSION] = number
+            cipher = tls.cipher()
+            if cipher:
+                attributes[semconv.TLS_CIPHER] = cipher[0]
+            attributes[semconv.TLS_RESUMED] = bool(tls.session_reused)
+            protocol = tls.selected_alpn_protocol()
+            if protocol:
+                attributes[semconv.TLS_NEXT_PROTOCOL] = protocol
+        self.put(
+            "handshake", server_side, started, end, parent, attributes, _error_type(error)
+        )
+
+    def send_started(self, tls: Any, call: str, size: int) -> Any:
+        """Application bytes are about to be encrypted and sent."""
+        if suppressed():
+            return None
+        return time.time_ns(), time.perf_counter_ns(), trace.get_current_span().get_span_context()
+
+    def send_ended(self, tls: Any, token: Any, size: int, error: BaseException | None) -> None:
+        """They were."""
+        if token is None or _is_tls_wait(error):
+            return
+        started, ticks, parent = token
+        end = started + time.perf_counter_ns() - ticks
+        self.put("tls_send", tls_peer(tls), started, end, parent, size, _error_type(error))
+
+    def received(self, tls: Any, size: int) -> None:
+        """Application bytes were received."""
+
+    # --- the drain's side ---------------------------------------------------------------------
+
+    def finish(self, event: tuple[Any, ...], metrics: Any) -> None:
+        """Make an event's span and count it."""
+        getattr(self, "_finish_" + event[0])(*event[1:], metrics=metrics)
+
+    def _finish_lookup(
+        self,
+        kind: str,
+        host: str,
+        start: int,
+        end: int,
+        parent: SpanContext,
+        error: BaseException | None,
+        answers: list[str],
+        metrics: Any,
+    ) -> None:
+        error_type = _error_type(error)
+        metrics.lookup((end - start) / 1e9, host, error_type)
+        if parent.is_valid and not parent.trace_flags.sampled:
+            return
+        reverse = kind in _REVERSE_KINDS
+        redacted = semconv.DNS_QUESTION_NAME in self.spans.config.redact
+        shown = printable(semconv.REDACTED if redacted else host)
+        attributes: dict[str, Any] = {semconv.DNS_QUESTION_NAME: host}
+        if answers:
+            attributes[semconv.DNS_ANSWERS] = tuple(answers[:semconv.MAX_ANSWERS])
+        self.spans.deliver(
+            Finished(
+                "lookup",
+                semconv.span_reverse_lookup(shown) if reverse else semconv.span_lookup(shown),
+                start,
+                end,
+                attributes,
+                parent if parent.is_valid else None,
+                error_type,
+            )
+        )
+
+    def _finish_setup(self, setup: _Setup, end: int, error: str | None, metrics: Any) -> None:
+        self.spans.deliver(
+            Finished(
+                "setup",
+                setup.name,
+                setup.started,
+                end,
+                setup.attributes,
+                setup.parent,
+                error,
+                context=setup.own,
+            )
+        )
+
+    def _finish_handshake(
+        self,
+        server_side: bool,
+        start: int,
+        end: int,
+        parent: SpanContext,
+        attributes: dict[str, Any],
+        error: str | None,
+        metrics: Any,
+    ) -> None:
+        if parent.is_valid and not parent.trace_flags.sampled:
+            return
+        name = semconv.SPAN_TLS_SERVER
+        if not server_side:
+            host = attributes.get(semconv.SERVER_ADDRESS)
+            if host and semconv.SERVER_ADDRESS in self.spans.config.redact:
+                host = semconv.REDACTED
+            name = semconv.span_tls_client(printable(host) if host else None)
+        self.spans.deliver(
+            Finished(
+                "handshake",
+                name,
+                start,
+                end,
+                attributes,
+                parent if parent.is_valid else None,
+                error,
+                SpanKind.INTERNAL,
+            )
+        )
+
+    def _finish_tls_send(
+        self,
+        peer: tuple[str | None, int | None],
+        start: int,
+        end: int,
+        parent: SpanContext,
+        size: int,
+        error: str | None,
+        metrics: Any,
+    ) -> None:
+        config = self.spans.config
+        if config.send_spans == "off" or not (parent.is_valid and parent.trace_flags.sampled):
+            return
+        if config.send_spans == "errors" and error is None:
+            return
+        if config.send_spans == "slow" and (end - start) / 1e9 < config.slow_send:
+            return
+        address, port = peer
+        attributes: dict[str, Any] = {
+            semconv.NETWORK_TRANSPORT: "tcp",
+            semconv.SEND_SIZE: size,
+            semconv.SEND_CALLS: 1,
+        }
+        if address:
+            attributes[semconv.NETWORK_PEER_ADDRESS] = address
+        if port is not None:
+            attributes[semconv.NETWORK_PEER_PORT] = port
+        name = semconv.span_send(printable(address or "unknown"), port)
+        self.spans.deliver(Finished("send", name, start, end, attributes, parent, error))
+
+
+def _error_type(error: BaseException | None) -> str | None:
+    # A cancelled loser of happy eyeballs is no failure.
+    if error is None or type(error).__name__ == "CancelledError":
+        return None
+    return semconv.error_type(error)
+
+
+def _is_tls_wait(error: BaseException | None) -> bool:
+    return type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError")
+
+
+def _answers_of(kind: str, result: Any) -> list[str]:
+    """The addresses, or names of a reverse look-up, that a look-up returned, each once."""
+    match kind:
+        case "getaddrinfo":
+            answers = [row[4][0] for row in result if isinstance(row[4][0], str)]
+        case "gethostbyname":
+            answers = [result]
+        case "gethostbyname_ex":
+            answers = result[2]
+        case _:
+            answers = [result[0]]
+    return list(dict.fromkeys(answers))
+
+
+def tls_peer(tls: Any) -> tuple[str | None, int | None]:
+    """(address, port) of the other side of a TLS connection."""
+    try:
+        return endpoint(tls.getpeername())
+    except Exception:
+        return None, None
+
+
+def _is_literal(kind: str, host: str) -> bool:
+    """Whether the look-up asks nobody: an address, or nothing, in place of a name."""
+    if kind in _REVERSE_KINDS:
+        return False
+    if not host or host == "<broadcast>":
+        return True
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
