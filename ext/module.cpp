@@ -8,7 +8,8 @@ namespace nb = nanobind;
 
 namespace tracesock {
 void bind_constants(nb::module_& module);
-}
+void bind_otlp(nb::module_& module);
+}  // namespace tracesock
 
 NB_MODULE(_native, module) {
     module.attr("__version__") = TRACESOCK_VERSION;
@@ -17,5 +18,6 @@ NB_MODULE(_native, module) {
     tracesock::bind_socket(module);
     tracesock::bind_functions(module);
     tracesock::bind_recorder(module);
+    tracesock::bind_otlp(module);
     if (!tracesock::resolver::add_functions(module.ptr())) throw nb::python_error();
 }
