@@ -350,7 +350,7 @@ FIRST_BYTE_DURATION: Final = Metric(
     "s",
     "Time from an established connection to the first byte received on it.",
     LOOKUP_BOUNDARIES,
-    (NETWORK_TRANSPORT, SERVER_ADDRESS),
+    (NETWORK_TRANSPORT, NETWORK_TYPE, SERVER_ADDRESS),
 )
 TCP_RTT: Final = Metric(
     "tracesock.tcp.rtt",
