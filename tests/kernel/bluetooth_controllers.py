@@ -5,6 +5,10 @@ from it, what the controller answers is written to it. Here one thread answers f
 controllers and carries their connections and data from one to the other, so that L2CAP, RFCOMM
 and SCO sockets of one kernel exchange real messages with each other.
 
+    python3 bluetooth_controllers.py COMMAND [ARGUMENT]...
+
+runs a command while the two controllers, hci0 and hci1 on a machine without others, are there.
+
 Commands and events are those of the Bluetooth Core Specification 5.4, volume 4, part E, section 7;
 only BR/EDR, and only what Linux asks for. Needs CAP_NET_ADMIN and the module hci_vhci.
 """
@@ -16,6 +20,8 @@ import fcntl
 import os
 import selectors
 import struct
+import subprocess
+import sys
 import threading
 
 COMMAND, ACL, SCO, EVENT, VENDOR = 1, 2, 3, 4, 0xFF
@@ -23,8 +29,7 @@ ACL_LINK, SCO_LINK = 1, 0
 
 CONNECTION_COMPLETE, CONNECTION_REQUEST, DISCONNECTION_COMPLETE = 0x03, 0x04, 0x05
 REMOTE_FEATURES_COMPLETE, COMMAND_COMPLETE, COMMAND_STATUS = 0x0B, 0x0E, 0x0F
-COMPLETED_PACKETS, PACKET_TYPE_CHANGED, SYNCHRONOUS_COMPLETE = 0x13, 0x1D, 0x2C
-REMOTE_NAME_COMPLETE = 0x07
+REMOTE_NAME_COMPLETE, COMPLETED_PACKETS, PACKET_TYPE_CHANGED = 0x07, 0x13, 0x1D
 
 CREATE_CONNECTION, DISCONNECT, ACCEPT_CONNECTION = 0x0405, 0x0406, 0x0409
 CHANGE_PACKET_TYPE, READ_REMOTE_FEATURES, REMOTE_NAME = 0x040F, 0x041B, 0x0419
@@ -81,16 +86,16 @@ class Controllers:
     def __init__(self) -> None:
         self._both = [Controller(address) for address in self.addresses]
         self.indexes = tuple(controller.index for controller in self._both)
-        # One handle a link, the same at both ends; what kind of link it is.
-        self._links: dict[int, int] = {}
+        self._links: set[int] = set()  # one handle a link, the same at both ends
         self._next_handle = 1
+        self._synchronous_asked = False
         self._wake, self._end = os.pipe()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake, selectors.EVENT_READ, None)
         for controller in self._both:
             self._selector.register(controller.fd, selectors.EVENT_READ, controller)
         self.failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="bluetooth controllers")
+        self._thread = threading.Thread(target=self._run, name="bluetooth controllers", daemon=True)
         self._thread.start()
 
     def up(self, hci) -> None:  # type: ignore[no-untyped-def]
@@ -157,19 +162,19 @@ class Controllers:
                 controller.event(CONNECTION_COMPLETE, answer)
         elif opcode in (ADD_SCO, SETUP_SYNCHRONOUS):
             controller.status(opcode)
-            self._asked_synchronous = opcode
+            self._synchronous_asked = True
             other.event(CONNECTION_REQUEST, controller.address + bytes(3) + bytes([SCO_LINK]))
         elif opcode == ACCEPT_CONNECTION:
             controller.status(opcode)
-            waiting_for_sco = getattr(self, "_asked_synchronous", None)
-            self._connected(SCO_LINK if waiting_for_sco else ACL_LINK)
+            self._connected(SCO_LINK if self._synchronous_asked else ACL_LINK)
         elif opcode == ACCEPT_SYNCHRONOUS:
             controller.status(opcode)
             self._connected(SCO_LINK)
         elif opcode == DISCONNECT:
             controller.status(opcode)
             handle, reason = struct.unpack_from("<HB", parameters)
-            if self._links.pop(handle, None) is not None:
+            if handle in self._links:
+                self._links.remove(handle)
                 controller.event(DISCONNECTION_COMPLETE, struct.pack("<BHB", 0, handle, 0x16))
                 other.event(DISCONNECTION_COMPLETE, struct.pack("<BHB", 0, handle, reason))
         elif opcode == READ_REMOTE_FEATURES:
@@ -188,9 +193,16 @@ class Controllers:
     def _connected(self, link: int) -> None:
         handle = self._next_handle
         self._next_handle += 1
-        self._links[handle] = link
-        self._asked_synchronous = None
+        self._links.add(handle)
+        self._synchronous_asked = False
         for controller in self._both:
             address = self._other(controller).address
             answer = struct.pack("<BH6sBB", 0, handle, address, link, 0)
             controller.event(CONNECTION_COMPLETE, answer)
+
+
+if __name__ == "__main__":
+    both = Controllers()
+    status = subprocess.call(sys.argv[1:])
+    both.close()
+    sys.exit(status)

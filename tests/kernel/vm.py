@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import dataclasses
+import fcntl
 import fnmatch
 import hashlib
 import importlib.util
@@ -25,6 +27,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -32,6 +35,7 @@ import tempfile
 import time
 import tomllib
 import types
+from collections.abc import Iterator
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
@@ -65,6 +69,9 @@ KERNEL_ARGUMENTS = (
     "console=ttyS0 mitigations=off cryptomgr.notests tsc=reliable no_timer_check quiet "
     "panic=-1 random.trust_cpu=on"
 )
+
+
+RUNNING: set[subprocess.Popen[bytes]] = set()
 
 
 class KernelError(Exception):
@@ -129,8 +136,8 @@ def extract_kernel(image: bytes) -> bytes:
     The fields are those of Documentation/arch/x86/boot.rst in the kernel: setup_sects at 0x1f1,
     payload_offset and payload_length at 0x248.
     """
-    if image[0x202:0x206] == b"":
-        raise KernelError("the kernel image is too short")
+    if image[0x202:0x206] != b"HdrS":
+        raise KernelError("the kernel image is no bzImage")
     sectors = image[0x1F1] or 4
     offset, length = struct.unpack_from("<II", image, 0x248)
     start = (sectors + 1) * 512 + offset
@@ -273,15 +280,15 @@ def boot(
         machine = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT
         )
+        RUNNING.add(machine)
         try:
             machine.wait(timeout)
         except subprocess.TimeoutExpired:
+            pass
+        finally:
             machine.kill()
             machine.wait()
-        except BaseException:
-            machine.kill()
-            machine.wait()
-            raise
+            RUNNING.discard(machine)
     status = output = None
     if (results / "status").exists():
         status = int((results / "status").read_text())
@@ -344,10 +351,7 @@ def build_in_sid(root: pathlib.Path) -> None:
             path.unlink()
     shutil.copytree(PROJECT / "ext", tree / "ext", dirs_exist_ok=True)
     packages = root / "usr/local/lib/python3.14/dist-packages"
-    if not (packages / "nanobind").exists():
-        where = find_nanobind()
-        packages.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(where, packages / "nanobind")
+    shutil.copytree(find_nanobind(), packages / "nanobind", dirs_exist_ok=True)
     version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
     inside = ("chroot", str(root), "/usr/bin/env", "-C", "/build/tracesock")
     call(
@@ -411,7 +415,8 @@ def plan(mode: str) -> list[Job]:
     """The boots of `all`: the families and test_socket on this machine's oldest and newest
     Python that has CPython's tests, and on Python 3.14 in a Debian sid."""
     runner = load_runner()
-    here = [i for i in runner.find_interpreters().values() if i.python != "3.14"]
+    found = runner.find_interpreters().values()
+    here = [interpreter for interpreter in found if not interpreter.python.startswith("3.14")]
     pythons = {i.python: (pathlib.Path("/"), i.executable) for i in (here[:1] + here[-1:])}
     pythons["3.14"] = (CACHE / "sid", "/usr/bin/python3.14")
     jobs = []
@@ -425,6 +430,8 @@ def plan(mode: str) -> list[Job]:
         conformance += ["--stock-cache", "/results"]
         everything = [*conformance, "--json", "/results/test_socket.json"]
         everything += ["--exclude", "*.RDSTest.*"]
+        # With a controller, the tests that bind to one run as well.
+        everything[:0] = [executable, str(HERE / "bluetooth_controllers.py")]
         for name in REQUIRED_CLASSES:
             everything += ["--require", name]
         # After BasicRDSTest, RDSTest hangs, on stock as well: a boot of its own.
@@ -521,9 +528,29 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def end_machines(number: int, _: object) -> None:
+    """Takes the machines along when this process is told to end."""
+    for machine in list(RUNNING):
+        machine.kill()
+    os._exit(128 + number)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Holds the cache for this process. Raises KernelError if another has it."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise KernelError(f"another run uses {CACHE}; wait for its end") from None
+        yield
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, end_machines)
     try:
         match options.action:
             case "missing":
@@ -533,9 +560,8 @@ def main(arguments: list[str] | None = None) -> int:
             case "jobs":
                 print("\n".join(job.name for job in plan("both")))
                 return 0
-            case "run":
-                return run_one(options)
-        return run_all(options)
+        with alone():
+            return run_one(options) if options.action == "run" else run_all(options)
     except KernelError as error:
         print(f"test-kernel: {error}", file=sys.stderr)
         return 1
