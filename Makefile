@@ -7,7 +7,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find ext tracesock -type f \
              -not -name '*.so' -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format install native check-tools clean
+.PHONY: help demo test test-kernel check lint format install native check-tools clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -17,6 +17,9 @@ demo: install ## build, install and run `tracesock demo` (ARGS="--once", ARGS="-
 
 test: install ## build, install and run the tests (ARGS="-k name")
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-kernel: $(VENV)/.dependencies ## the families and test_socket on Debian's kernel, in QEMU (ARGS="--only 'families-*'")
+	@$(PYTHON) tests/kernel/vm.py all $(ARGS)
 
 lint: install ## ruff, mypy --strict, clang-format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
