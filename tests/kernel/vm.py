@@ -254,17 +254,17 @@ def boot(
     for stale in ("status", "output.txt"):
         (results / stale).unlink(missing_ok=True)
     (results / "job.sh").write_text(script)
+    (results / "project").write_text(str(PROJECT))
     shares = []
     for tag, path, mode in (
         ("root", root, ",readonly=on"),
         ("project", PROJECT, ",readonly=on"),
         ("results", results, ""),
     ):
-        if "," in str(path):
-            raise KernelError(f"QEMU cannot share a directory with a comma in its name: {path}")
+        quoted = str(path).replace(",", ",,")
         shares += [
             "-fsdev",
-            f"local,id={tag},path={path},security_model=none,multidevs=remap{mode}",
+            f"local,id={tag},path={quoted},security_model=none,multidevs=remap{mode}",
             "-device",
             f"virtio-9p-pci,fsdev={tag},mount_tag={tag}",
         ]
@@ -272,7 +272,7 @@ def boot(
         *(qemu, "-accel", "tcg", "-cpu", "max", "-machine", "q35", "-m", str(memory)),
         *("-smp", "1", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"),
         *("-kernel", str(kernel), "-initrd", str(initramfs)),
-        *("-append", f"{KERNEL_ARGUMENTS} tracesock.project={PROJECT}"),
+        *("-append", KERNEL_ARGUMENTS),
         *shares,
     ]
     started = time.monotonic()
