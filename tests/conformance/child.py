@@ -3,9 +3,9 @@
 
     python child.py MODE ROOT REQUEST EVENTS
 
-MODE is "stock" or "tracesock". In the second, tracesock, imported from ROOT, stands in
+MODE is "stock", "tracesock" or "installed". In the second, tracesock, imported from ROOT, stands in
 `sys.modules["socket"]` before anything else can import socket: hence the order of the lines
-below. REQUEST is a JSON file; EVENTS is a file that gets one JSON object a line.
+below. In the third, this process was started as `tracesock run` starts one. REQUEST is a JSON file; EVENTS is a file that gets one JSON object a line.
 """
 
 from __future__ import annotations
@@ -172,6 +172,8 @@ def main() -> None:
         return
     file_name = getattr(module, "__file__", None)
     in_place = sys.modules.get("socket").__name__ if "socket" in sys.modules else ""
+    if mode == "installed" and sys.modules["tracesock"].socket is sys.modules["socket"].socket:
+        in_place = "tracesock"
     emit("tests", tests=[test.id() for test in tests], file=file_name, socket=in_place)
     if request["tests"] is None:
         return

@@ -41,6 +41,7 @@ KNOWN_FAILURES = HERE / "known_failures.toml"
 GOOD = ("pass", "xfail")
 BAD = ("fail", "error", "hang", "crash", "not run")
 RETRIES = 2
+RETRY_LIMIT = 20  # when more tests than that fail, it is not chance
 GRACE = 20.0  # seconds beyond a test's own timeout until the process is ended from outside
 # Families whose addresses are numbers of the whole machine: their tests never run side by side.
 MACHINE_WIDE = re.compile(r"CAN|ISOTP|J1939|TIPC|RDS|VSOCK|QIPCRTR|Bluetooth")
@@ -114,6 +115,7 @@ class Options:
     jobs: int = 1
     resources: tuple[str, ...] = ()
     swap_children: bool = False
+    how: str = "swap"  # or "run": as `tracesock run` starts a program
 
 
 @dataclasses.dataclass
@@ -287,9 +289,14 @@ class Child:
             if self.mode == "tracesock" and self.options.swap_children:
                 environment["PYTHONPATH"] = str(HERE / "children")
                 environment["TRACESOCK_CONFORMANCE_ROOT"] = str(self.options.root)
+            mode = self.mode
+            if mode == "tracesock" and self.options.how == "run":
+                mode = "installed"
+                autoload = self.options.root / "tracesock" / "dropin" / "autoload"
+                environment["PYTHONPATH"] = str(autoload)
             words = [
                 self.interpreter.executable,
-                *(str(HERE / "child.py"), self.mode, str(self.options.root)),
+                *(str(HERE / "child.py"), mode, str(self.options.root)),
                 *(str(directory / "request"), str(events)),
             ]
             events.touch()
@@ -602,10 +609,11 @@ def retry(
     once(mode, test) runs one test. A test is flaky if it passes with tracesock alone, or if
     stock alone fails it each time.
     """
-    flaky = []
-    for finding in findings:
-        if not finding.error or finding.kind != "fails" or finding.stock not in GOOD:
-            continue
+    flaky: list[Finding] = []
+    failing = [f for f in findings if f.error and f.kind == "fails" and f.stock in GOOD]
+    if len(failing) > RETRY_LIMIT:
+        return findings, flaky
+    for finding in failing:
         stock_good = False
         for _ in range(RETRIES):
             after = once("tracesock", finding.test)
@@ -677,6 +685,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--json", type=pathlib.Path, metavar="FILE", help="write all outcomes there")
     add("--known", type=pathlib.Path, default=KNOWN_FAILURES, metavar="FILE")
     add("--tracesock", type=pathlib.Path, default=PROJECT, help="the directory that holds it")
+    add(
+        "--how",
+        choices=("swap", "run"),
+        default="swap",
+        help="swap: tracesock as sys.modules['socket']; run: as `tracesock run` does, in child "
+        "processes too",
+    )
     add("--swap-children", action="store_true", help="also in processes that tests start")
     add("--stock-cache", type=pathlib.Path, metavar="DIR", help="keep stock's outcome there")
     add(
@@ -703,7 +718,7 @@ def required_but_absent(run: ModeRun, required: list[str]) -> list[str]:
     return [name for name in required if name not in passed]
 
 
-def show(text: str, indent: str = "      ", limit: int = 40) -> str:
+def show(text: str, indent: str = "      ", limit: int = 25) -> str:
     lines = text.rstrip().splitlines()
     if len(lines) > limit:
         lines = [*lines[: limit // 4], "...", *lines[-(limit - limit // 4) :]]
@@ -730,6 +745,7 @@ def execute(arguments: argparse.Namespace) -> int:
         jobs=arguments.jobs,
         resources=tuple(arguments.use),
         swap_children=arguments.swap_children,
+        how=arguments.how,
     )
     print(f"Python {interpreter.version.split()[0]}, {arguments.module}", flush=True)
     document: dict[str, object] = {
