@@ -255,17 +255,21 @@ void bind_recorder(nb::module_& parent) {
     module.def(
         "start",
         [](unsigned wanted, double slow_threshold, nb::object variable, nb::object span_key,
-           nb::object suppression, nb::object plain_suppression) {
+           nb::object suppression, nb::object plain_suppression, nb::object server_key,
+           nb::object on_resolved) {
             Recorder& own = Recorder::get();
             // Kept for good: another thread may be reading its context.
             own.context_variable = variable.release().ptr();
             own.span_key = span_key.release().ptr();
             own.suppression_keys = {suppression.release().ptr(), plain_suppression.release().ptr()};
+            own.server_key = server_key.release().ptr();
+            Py_XSETREF(own.on_resolved, on_resolved.release().ptr());
             own.set_slow_threshold(slow_threshold);
             recorder::wanted.store(wanted, std::memory_order_release);
         },
         nb::arg("wanted"), nb::arg("slow_threshold"), nb::arg("variable"), nb::arg("span_key"),
-        nb::arg("suppression"), nb::arg("plain_suppression"),
+        nb::arg("suppression"), nb::arg("plain_suppression"), nb::arg("server_key"),
+        nb::arg("on_resolved"),
         "Record what `wanted` says, with the caller's OpenTelemetry context.");
     module.def(
         "stop", [] { recorder::wanted.store(0, std::memory_order_release); },
@@ -275,6 +279,9 @@ void bind_recorder(nb::module_& parent) {
     module.def("wake", [] { ::sem_post(&Recorder::get().wake_up); });
     module.def("drain", drain, nb::arg("limit"));
     module.def("connection", connection, nb::arg("number"));
+    module.def(
+        "keep_origin", [](bool keep) { Recorder::get().keep_origin.store(keep); }, nb::arg("keep"),
+        "Keep the stack that makes each new socket.");
     module.def("cells", cells);
     module.def("counts", counts);
     module.def("connections", connections);
@@ -288,6 +295,9 @@ void bind_recorder(nb::module_& parent) {
             recorder::learned({host.c_str(), host.size()}, encoded);
         },
         nb::arg("host"), nb::arg("family"), nb::arg("address"));
+    module.def("ticks", &recorder::Clock::ticks, "The recorder's clock, in its own ticks.");
+    module.def("unix_time", &recorder::Clock::unix_time, nb::arg("ticks"),
+               "Nanoseconds since the Unix epoch at which the clock stood at `ticks`.");
     module.def("uses_time_stamp_counter", &recorder::Clock::uses_counter);
 }
 

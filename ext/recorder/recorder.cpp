@@ -253,6 +253,14 @@ TraceContext read_context(Recorder& recorder, PyObject* context) noexcept {
         PyObject* value = key != nullptr ? PyDict_GetItemWithError(context, key) : nullptr;
         if (value != nullptr && PyObject_IsTrue(value) == 1) result.suppressed = true;
     }
+    std::string& server = recorder.shard().server;
+    server.clear();
+    if (recorder.server_key != nullptr) {
+        PyObject* name = PyDict_GetItemWithError(context, recorder.server_key);
+        Ref text(name != nullptr ? PyUnicode_AsEncodedString(name, "utf-8", "backslashreplace")
+                                 : nullptr);
+        if (text) server.assign(PyBytes_AS_STRING(text.get()), PyBytes_GET_SIZE(text.get()));
+    }
     PyObject* span = PyDict_GetItemWithError(context, recorder.span_key);
     if (span == nullptr) return result;
     Ref span_context(PyObject_CallMethod(span, "get_span_context", nullptr));
@@ -446,7 +454,8 @@ void ConnectProbe::begin(Socket& socket, const Address& peer) noexcept {
     }
     try {
         connection->peer = std::string(bytes_of(peer));
-        {
+        connection->server = recorder.shard().server;
+        if (connection->server.empty()) {
             const std::lock_guard lock(recorder.mutex);
             const auto name = recorder.names.find(host_key(connection->peer));
             if (name != recorder.names.end()) connection->server = name->second;
@@ -505,9 +514,25 @@ void pending_result(Socket& socket, int error) noexcept {
 }
 
 void socket_made(Socket& socket) noexcept {
-    if (!current_context().suppressed) return;
-    Connection* connection = Recorder::get().connection(socket);
-    if (connection != nullptr) connection->suppressed = true;
+    Recorder& recorder = Recorder::get();
+    const bool suppressed = current_context().suppressed;
+    const bool keep_origin = recorder.keep_origin.load(std::memory_order_relaxed);
+    if (!suppressed && !keep_origin) return;
+    Connection* connection = recorder.connection(socket);
+    if (connection == nullptr) return;
+    connection->suppressed = suppressed;
+    if (keep_origin && !suppressed) {
+        PyObject *kind, *error, *trace;
+        PyErr_Fetch(&kind, &error, &trace);
+        Ref module(PyImport_ImportModule("traceback"));
+        Ref lines(module ? PyObject_CallMethod(module.get(), "format_stack", nullptr) : nullptr);
+        Ref empty(PyUnicode_FromString(""));
+        Ref text(lines && empty ? PyUnicode_Join(empty.get(), lines.get()) : nullptr);
+        const char* data = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
+        if (data != nullptr) connection->origin = data;
+        PyErr_Clear();
+        PyErr_Restore(kind, error, trace);
+    }
 }
 
 void socket_accepted(Socket& socket) noexcept {
@@ -591,10 +616,43 @@ void learned(std::string_view host, const Address& address) noexcept {
         if (key.empty()) return;
         const std::lock_guard lock(recorder.mutex);
         if (recorder.names.size() >= most_names) recorder.names.clear();
-        recorder.names.insert_or_assign(std::move(key), std::string(host));
+        if (host.empty()) {
+            recorder.names.erase(key);
+        } else {
+            recorder.names.insert_or_assign(std::move(key), std::string(host));
+        }
     } catch (...) {
         recorder.lost.fetch_add(1, std::memory_order_relaxed);
     }
+}
+
+void resolved(const char* host, std::uint64_t started, const Address* answer) noexcept {
+    PyObject *kind, *error, *trace;
+    PyErr_Fetch(&kind, &error, &trace);
+    if (kind != nullptr) PyErr_NormalizeException(&kind, &error, &trace);
+    Recorder& recorder = Recorder::get();
+    Ref callback = Ref::borrow(recorder.on_resolved);
+    if (callback && !current_context().suppressed) {
+        Ref name(PyUnicode_DecodeUTF8(host, static_cast<Py_ssize_t>(std::strlen(host)),
+                                      "backslashreplace"));
+        char text[INET6_ADDRSTRLEN] = "";
+        if (answer != nullptr) {
+            learned(host, *answer);
+            const void* bytes = answer->header.sa_family == AF_INET
+                                    ? static_cast<const void*>(&answer->inet.sin_addr)
+                                    : &answer->inet6.sin6_addr;
+            if (::inet_ntop(answer->header.sa_family, bytes, text, sizeof text) == nullptr)
+                text[0] = '\0';
+        }
+        if (name)
+            Ref ignored(PyObject_CallFunction(
+                callback.get(), answer != nullptr ? "OKO[s]" : "OKO[]", name.get(),
+                static_cast<unsigned long long>(started),
+                error != nullptr ? error : Py_None, text));
+        // Telemetry never raises: its failure is the observer's own to log.
+        PyErr_Clear();
+    }
+    PyErr_Restore(kind, error, trace);
 }
 
 }  // namespace tracesock::recorder

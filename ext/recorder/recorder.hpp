@@ -175,7 +175,8 @@ void pending_result(Socket& socket, int error) noexcept;
 enum class End : std::uint8_t { closed, detached, finalized };
 void socket_closes(Socket& socket, End how) noexcept;
 
-// What this process's look-up of `host` returned: how a numeric peer gets its name.
+// What this process's look-up of `host` returned: how a numeric peer gets its name. An empty host
+// forgets the address's name.
 void learned(std::string_view host, const Address& address) noexcept;
 
 // The caller's OpenTelemetry context; needs the lock.
@@ -201,6 +202,10 @@ struct tcp_info_extended {
     std::uint64_t rwnd_limited;    // us
     std::uint64_t sndbuf_limited;  // us
 };
+
+// A host name was resolved inside a call that takes an address; null: it was not, and the exception
+// for that is pending.
+void resolved(const char* host, std::uint64_t started, const Address* answer) noexcept;
 
 // Whether TCP_INFO could be read.
 bool tcp_info(sys::Descriptor fd, tcp_info_extended& out) noexcept;
@@ -228,6 +233,7 @@ struct Shard {
     std::uint64_t woke_at = 0;    // records written when the drain was last woken
     PyObject* context = nullptr;  // owned: the cache's key
     TraceContext cached;
+    std::string server;              // the name that the context's set-up asked for, or empty
     std::atomic<bool> ended{false};  // its thread is gone
 };
 
@@ -269,10 +275,12 @@ class Recorder {
     std::atomic<std::uint64_t> ended_written{0};   // of shards that are gone
     std::atomic<std::uint64_t> ended_dropped{0};
     std::atomic<std::uint64_t> slow_threshold{0};  // ticks
-    bool keep_origin = false;
+    std::atomic<bool> keep_origin{false};
     // The OpenTelemetry context variable and its keys; set before anything is wanted.
     PyObject* context_variable = nullptr;
     PyObject* span_key = nullptr;
+    PyObject* server_key = nullptr;
+    PyObject* on_resolved = nullptr;  // called (host, ticks at the start, exception, answers)
     std::array<PyObject*, 2> suppression_keys{};
     sem_t wake_up;
 };

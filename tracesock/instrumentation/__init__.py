@@ -18,20 +18,25 @@ from opentelemetry.trace.propagation import _SPAN_KEY
 from tracesock import _namespace
 from tracesock._native import recorder
 from tracesock.dropin.observer import set_observer
+from tracesock.instrumentation.connections import Connection, connections, ephemeral_ports, leaks
 from tracesock.instrumentation.config import Config, ConfigError, from_environment
 from tracesock.instrumentation.drain import Drain
+from tracesock.instrumentation.environment import instrument_from_environment
 from tracesock.instrumentation.metrics import Metrics
-from tracesock.instrumentation.observer import Observer
+from tracesock.instrumentation.observer import SERVER_KEY, Observer
 from tracesock.instrumentation.spans import Spans
 
 __all__ = [
     "Config",
     "ConfigError",
+    "Connection",
     "connections",
+    "ephemeral_ports",
     "flush",
     "instrument",
     "instrument_from_environment",
     "is_instrumented",
+    "leaks",
     "uninstrument",
 ]
 
@@ -69,6 +74,8 @@ def instrument(tracer_provider: Any = None, meter_provider: Any = None, **config
             _SPAN_KEY,
             _SUPPRESS_INSTRUMENTATION_KEY,
             "suppress_instrumentation",
+            SERVER_KEY,
+            observer.resolved,
         )
         drain.start()
         _namespace.observer = observer

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
-import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -18,13 +17,17 @@ from typing import Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from tracesock._native import recorder
 from tracesock.instrumentation import semconv
 from tracesock.instrumentation.spans import Finished, Spans, endpoint, printable
 
 _log = logging.getLogger(__name__)
+_AF_INET = 2
+_AF_INET6 = 10
+# Under this key a set-up's context holds the name that was asked for; the recorder reads it there.
+SERVER_KEY = otel_context.create_key("tracesock-server")
 _SUPPRESS_PLAIN = "suppress_instrumentation"
 _MOST_EVENTS = 16384
 _REVERSE_KINDS = frozenset({"getnameinfo", "gethostbyaddr"})
@@ -42,7 +45,7 @@ def suppressed() -> bool:
 class _Setup:
     """A connection set-up in progress; `won` says which connection it came to."""
 
-    __slots__ = ("attributes", "name", "own", "parent", "started", "ticks", "token")
+    __slots__ = ("attributes", "name", "own", "parent", "started", "token")
 
     def __init__(self) -> None:
         self.attributes: dict[str, Any] = {}
@@ -50,8 +53,7 @@ class _Setup:
         self.own: SpanContext | None = None
         self.parent: SpanContext | None = None
         self.token: Any = None
-        self.started = time.time_ns()
-        self.ticks = time.perf_counter_ns()
+        self.started = recorder.ticks()
 
     def won(self, sock: Any) -> None:
         """The attempt that succeeded."""
@@ -102,30 +104,33 @@ class Observer:
     def look_up(self, lookup: Any) -> Any:
         """Run a prepared look-up, and tell of it where it asks somebody."""
         kind, host = lookup.kind, lookup.host
-        if kind not in _LOOKUP_KINDS or host is None or _is_literal(kind, host):
+        if kind not in _LOOKUP_KINDS or host is None:
+            return lookup.run()
+        if _is_literal(kind, host):
+            # Who connects to this address next means the address, not a name it was found by.
+            self._learn("", [host])
             return lookup.run()
         if suppressed():
             return lookup.run()
-        started, ticks = time.time_ns(), time.perf_counter_ns()
+        started = recorder.ticks()
         try:
             result = lookup.run()
         except BaseException as error:
-            self._looked_up(kind, host, started, ticks, error, [])
+            self._looked_up(kind, host, started, error, [])
             raise
-        self._looked_up(kind, host, started, ticks, None, result)
+        self._looked_up(kind, host, started, None, result)
         return result
 
     def resolved(
-        self, host: str, duration: int, error: BaseException | None, answers: list[str]
+        self, host: str, started: int, error: BaseException | None, answers: list[str]
     ) -> None:
-        """A host name was resolved inside connect, bind or sendto; `duration` in nanoseconds."""
-        end = time.time_ns()
+        """A host name was resolved inside connect, bind or sendto, from `started` ticks to now."""
         self.put(
             "lookup",
             "getaddrinfo",
             host,
-            end - duration,
-            end,
+            started,
+            recorder.ticks(),
             trace.get_current_span().get_span_context(),
             error,
             answers,
@@ -136,21 +141,25 @@ class Observer:
         kind: str,
         host: str,
         started: int,
-        ticks: int,
         error: BaseException | None,
         result: Any,
     ) -> None:
+        end = recorder.ticks()
         try:
-            end = started + time.perf_counter_ns() - ticks
             answers = _answers_of(kind, result) if error is None else []
             if kind != "getnameinfo" and kind != "gethostbyaddr":
-                name = host.encode("utf-8", "backslashreplace")
-                for answer in answers:
-                    recorder.learned(name, 10 if ":" in answer else 2, (answer.partition("%")[0], 0))
+                self._learn(host, answers)
             parent = trace.get_current_span().get_span_context()
             self.put("lookup", kind, host, started, end, parent, error, answers)
         except Exception:
             _log.debug("tracesock: a look-up was not recorded", exc_info=True)
+
+    def _learn(self, host: str, addresses: list[str]) -> None:
+        name = host.encode("utf-8", "backslashreplace")
+        for address in addresses:
+            number = address.partition("%")[0]
+            if number and number[0] != "<":
+                recorder.learned(name, _AF_INET6 if ":" in number else _AF_INET, (number, 0))
 
     # --- set-ups ------------------------------------------------------------------------------
 
@@ -209,20 +218,21 @@ class Observer:
                 TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT),
                 state,
             )
-            setup.token = otel_context.attach(
-                trace.set_span_in_context(NonRecordingSpan(setup.own))
-            )
+            within = trace.set_span_in_context(NonRecordingSpan(setup.own))
+            if isinstance(host, str):
+                within = otel_context.set_value(SERVER_KEY, host, within)
+            setup.token = otel_context.attach(within)
             return setup
         except Exception:
             _log.debug("tracesock: a connection set-up was not recorded", exc_info=True)
             return None
 
     def _end_setup(self, setup: _Setup, error: BaseException | None) -> None:
+        end = recorder.ticks()
         try:
             otel_context.detach(setup.token)
             assert setup.own is not None
             if setup.own.trace_flags.sampled:
-                end = setup.started + time.perf_counter_ns() - setup.ticks
                 self.put("setup", setup, end, _error_type(error))
         except Exception:
             _log.debug("tracesock: a connection set-up was not recorded", exc_info=True)
@@ -245,14 +255,14 @@ class Observer:
         """A TLS handshake begins."""
         if suppressed():
             return None
-        return time.time_ns(), time.perf_counter_ns(), trace.get_current_span().get_span_context()
+        return recorder.ticks(), trace.get_current_span().get_span_context()
 
     def handshake_ended(self, tls: Any, token: Any, error: BaseException | None) -> None:
         """It has ended."""
         if token is None:
             return
-        started, ticks, parent = token
-        end = started + time.perf_counter_ns() - ticks
+        end = recorder.ticks()
+        started, parent = token
         attributes: dict[str, Any] = {}
         server_side = bool(tls.server_side)
         if not server_side and tls.server_hostname:
@@ -278,14 +288,14 @@ class Observer:
         """Application bytes are about to be encrypted and sent."""
         if suppressed():
             return None
-        return time.time_ns(), time.perf_counter_ns(), trace.get_current_span().get_span_context()
+        return recorder.ticks(), trace.get_current_span().get_span_context()
 
     def send_ended(self, tls: Any, token: Any, size: int, error: BaseException | None) -> None:
         """They were."""
         if token is None or _is_tls_wait(error):
             return
-        started, ticks, parent = token
-        end = started + time.perf_counter_ns() - ticks
+        end = recorder.ticks()
+        started, parent = token
         self.put("tls_send", tls_peer(tls), started, end, parent, size, _error_type(error))
 
     def received(self, tls: Any, size: int) -> None:
@@ -301,13 +311,14 @@ class Observer:
         self,
         kind: str,
         host: str,
-        start: int,
-        end: int,
+        started: int,
+        ended: int,
         parent: SpanContext,
         error: BaseException | None,
         answers: list[str],
         metrics: Any,
     ) -> None:
+        start, end = recorder.unix_time(started), recorder.unix_time(ended)
         error_type = _error_type(error)
         metrics.lookup((end - start) / 1e9, host, error_type)
         if parent.is_valid and not parent.trace_flags.sampled:
@@ -330,13 +341,13 @@ class Observer:
             )
         )
 
-    def _finish_setup(self, setup: _Setup, end: int, error: str | None, metrics: Any) -> None:
+    def _finish_setup(self, setup: _Setup, ended: int, error: str | None, metrics: Any) -> None:
         self.spans.deliver(
             Finished(
                 "setup",
                 setup.name,
-                setup.started,
-                end,
+                recorder.unix_time(setup.started),
+                recorder.unix_time(ended),
                 setup.attributes,
                 setup.parent,
                 error,
@@ -347,8 +358,8 @@ class Observer:
     def _finish_handshake(
         self,
         server_side: bool,
-        start: int,
-        end: int,
+        started: int,
+        ended: int,
         parent: SpanContext,
         attributes: dict[str, Any],
         error: str | None,
@@ -366,25 +377,25 @@ class Observer:
             Finished(
                 "handshake",
                 name,
-                start,
-                end,
+                recorder.unix_time(started),
+                recorder.unix_time(ended),
                 attributes,
                 parent if parent.is_valid else None,
                 error,
-                SpanKind.INTERNAL,
             )
         )
 
     def _finish_tls_send(
         self,
         peer: tuple[str | None, int | None],
-        start: int,
-        end: int,
+        started: int,
+        ended: int,
         parent: SpanContext,
         size: int,
         error: str | None,
         metrics: Any,
     ) -> None:
+        start, end = recorder.unix_time(started), recorder.unix_time(ended)
         config = self.spans.config
         if config.send_spans == "off" or not (parent.is_valid and parent.trace_flags.sampled):
             return

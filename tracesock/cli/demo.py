@@ -1,0 +1,313 @@
+"""`tracesock demo`: real requests on this machine, traced, and what they did on the network."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+_SLOW_BODY = 8 * 1024 * 1024  # bytes: more than the buffers between client and server hold
+_SLOW_PAUSE = 0.25  # seconds before the slow peer reads
+_ROUND_PAUSE = 2.0  # seconds between rounds
+
+
+class _Collected:
+    """Spans and metrics of the demo, in memory."""
+
+    def __init__(self) -> None:
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+        resource = Resource.create({"service.name": "tracesock-demo"})
+        self.exporter = InMemorySpanExporter()
+        self.tracer_provider = TracerProvider(resource=resource)
+        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.reader = InMemoryMetricReader()
+        self.meter_provider = MeterProvider([self.reader], resource=resource)
+        self.tracer = self.tracer_provider.get_tracer("tracesock.demo")
+
+    def send_to(self, endpoint: str) -> None:
+        """Export to an OTLP/HTTP endpoint as well."""
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        exporter = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces")
+        self.tracer_provider.add_span_processor(
+            BatchSpanProcessor(exporter, schedule_delay_millis=500)
+        )
+
+    def take_spans(self) -> list[Any]:
+        self.tracer_provider.force_flush()
+        spans = list(self.exporter.get_finished_spans())
+        self.exporter.clear()
+        return spans
+
+    def metrics(self) -> list[dict[str, Any]]:
+        data = self.reader.get_metrics_data()
+        if data is None:
+            return []
+        document = json.loads(data.to_json())
+        return [
+            metric
+            for resource in document["resource_metrics"]
+            for scope in resource["scope_metrics"]
+            for metric in scope["metrics"]
+        ]
+
+
+@contextlib.contextmanager
+def _service() -> Iterator[int]:
+    """A small HTTP service on a free port of this machine; its port."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._answer(b"hello from " + self.path.encode() + b"\n")
+
+        def do_POST(self) -> None:
+            # The slow peer: the client's data waits in buffers until they are full.
+            time.sleep(_SLOW_PAUSE)
+            length = int(self.headers["Content-Length"])
+            while length > 0:
+                length -= len(self.rfile.read(min(length, 1 << 20)))
+            self._answer(b"read at last\n")
+
+        def _answer(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, name="demo-service", daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _free_port() -> int:
+    """A port on which nobody listens."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _round(tracer: Any, port: int) -> None:
+    """One round of requests: two answered, one refused, one to a slow peer."""
+    closed = _free_port()
+    requests = [
+        ("GET", f"http://localhost:{port}/hello", None),
+        ("GET", f"http://localhost:{port}/again", None),
+        ("GET", f"http://localhost:{closed}/nobody-listens", None),
+        ("POST", f"http://localhost:{port}/slow", bytes(_SLOW_BODY)),
+    ]
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for method, url, body in requests:
+        with tracer.start_as_current_span(f"{method} {url}") as span:
+            request = urllib.request.Request(url, data=body, method=method)
+            try:
+                with opener.open(request, timeout=10) as response:
+                    response.read()
+                    span.set_attribute("http.response.status_code", response.status)
+            except urllib.error.URLError as error:
+                span.set_attribute("error.type", type(error.reason).__name__)
+
+
+@click.command(short_help="Trace real requests on this machine and show them.")
+@click.option("--once", is_flag=True, help="End after one round.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@click.option("--no-dashboard", is_flag=True, help="Show the rounds here, not in the dashboard.")
+def demo(once: bool, as_json: bool, no_dashboard: bool) -> None:
+    """Make real calls on this machine through http.server and urllib.request, traced, and show each
+    request as a waterfall, with a table of the metrics.
+
+    Without --once it goes on until Ctrl-C, in the dashboard where its packages are installed.
+    """
+    import tracesock
+
+    tracesock.install()
+    collected = _Collected()
+    tracesock.instrument(collected.tracer_provider, collected.meter_provider)
+    dashboard = contextlib.nullcontext()
+    if not once and not as_json and not no_dashboard:
+        dashboard = _dashboard(collected)
+    spans: list[Any] = []
+    try:
+        with dashboard, _service() as port:
+            while True:
+                _round(collected.tracer, port)
+                taken = collected.take_spans()
+                if as_json:
+                    spans += taken
+                else:
+                    _show(taken, collected.metrics())
+                if once or as_json:
+                    break
+                time.sleep(_ROUND_PAUSE)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        tracesock.uninstrument()
+        tracesock.uninstall()
+    if as_json:
+        spans += collected.take_spans()
+        document = {
+            "spans": [json.loads(span.to_json()) for span in spans],
+            "metrics": collected.metrics(),
+        }
+        json.dump(document, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+
+
+@contextlib.contextmanager
+def _dashboard(collected: _Collected) -> Iterator[None]:
+    """The dashboard in a process of its own, filled by the demo's spans."""
+    import subprocess
+    from importlib.util import find_spec
+
+    if find_spec("nicegui") is None:
+        click.echo("For the dashboard: pip install tracesock[dashboard]", err=True)
+        yield
+        return
+    port = _free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tracesock", "dashboard", "--port", str(port)],
+        env=_plain_environment(),
+    )
+    try:
+        collected.send_to(f"http://127.0.0.1:{port}")
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _plain_environment() -> dict[str, str]:
+    import os
+
+    return {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
+
+
+# --- showing --------------------------------------------------------------------------------------
+
+_COLOURS = {
+    "DNS": "magenta",
+    "socket connection_setup": "blue",
+    "socket connect": "cyan",
+    "socket send": "green",
+    "TLS": "yellow",
+}
+_BAR = 36
+
+
+def _show(spans: list[Any], metrics: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    roots = [span for span in spans if span.parent is None]
+    for root in sorted(roots, key=lambda span: span.start_time):
+        own = [span for span in spans if span.context.trace_id == root.context.trace_id]
+        table = Table(title=Text(root.name), title_justify="left", title_style="bold", box=None)
+        table.add_column("span", no_wrap=True, overflow="ellipsis", max_width=48)
+        table.add_column("time", justify="right", no_wrap=True)
+        table.add_column("0 to " + _duration(root.end_time - root.start_time), no_wrap=True)
+        table.add_column("what", overflow="fold")
+        for depth, span in _tree(root, own):
+            colour = next((c for name, c in _COLOURS.items() if span.name.startswith(name)), "white")
+            failed = span.status.status_code.name == "ERROR"
+            table.add_row(
+                Text("  " * depth + span.name, style="red" if failed else colour),
+                _duration(span.end_time - span.start_time),
+                Text(_bar(root, span), style="red" if failed else colour),
+                Text(_notes(span), style="red" if failed else "dim"),
+            )
+        console.print(table)
+        console.print()
+    table = Table(title="Metrics", title_justify="left", title_style="bold")
+    table.add_column("metric")
+    table.add_column("attributes", overflow="fold")
+    table.add_column("value", justify="right")
+    for metric in sorted(metrics, key=lambda each: each["name"]):
+        for point in metric["data"]["data_points"]:
+            attributes = ", ".join(f"{k}={v}" for k, v in sorted(point["attributes"].items()))
+            table.add_row(Text(metric["name"]), Text(attributes), _value(metric, point))
+    console.print(table)
+
+
+def _tree(root: Any, spans: list[Any]) -> list[tuple[int, Any]]:
+    children: dict[int, list[Any]] = {}
+    for span in sorted(spans, key=lambda each: (each.start_time, -each.end_time)):
+        if span is not root and span.parent is not None:
+            children.setdefault(span.parent.span_id, []).append(span)
+    rows: list[tuple[int, Any]] = []
+
+    def walk(span: Any, depth: int) -> None:
+        rows.append((depth, span))
+        for child in children.get(span.context.span_id, []):
+            walk(child, depth + 1)
+
+    walk(root, 0)
+    return rows
+
+
+def _bar(root: Any, span: Any) -> str:
+    whole = max(1, root.end_time - root.start_time)
+    start = max(0, span.start_time - root.start_time)
+    first = min(_BAR - 1, start * _BAR // whole)
+    length = max(1, round((span.end_time - span.start_time) * _BAR / whole))
+    return " " * first + "━" * min(length, _BAR - first)
+
+
+def _notes(span: Any) -> str:
+    attributes = span.attributes or {}
+    notes = []
+    if "tracesock.send.size" in attributes:
+        notes.append(f"{attributes['tracesock.send.size']} B")
+    if "tracesock.send.stall.duration" in attributes:
+        notes.append(f"stalled {_duration(attributes['tracesock.send.stall.duration'] * 1e9)}")
+    if "dns.answers" in attributes:
+        notes.append(", ".join(attributes["dns.answers"]))
+    if "error.type" in attributes:
+        notes.append(attributes["error.type"])
+    return "  ".join(notes)
+
+
+def _duration(nanoseconds: float) -> str:
+    for unit, size in (("s", 1e9), ("ms", 1e6)):
+        if nanoseconds >= size:
+            return f"{nanoseconds / size:.1f} {unit}"
+    return f"{nanoseconds / 1e3:.0f} µs"
+
+
+def _value(metric: dict[str, Any], point: dict[str, Any]) -> str:
+    if "bucket_counts" in point:
+        count = point["count"]
+        mean = point["sum"] / count if count else 0.0
+        return f"{count} x, mean {_duration(mean * 1e9)}, max {_duration(point['max'] * 1e9)}"
+    return f"{point['value']} {metric['unit']}"

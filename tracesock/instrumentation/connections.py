@@ -1,0 +1,156 @@
+"""`tracesock.connections()`: every open socket, and who made it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tracesock._native import recorder
+from tracesock.instrumentation import semconv
+from tracesock.instrumentation.spans import endpoint
+
+_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Connection:
+    """One open socket. What the kernel or the recorder does not know is None."""
+
+    number: int
+    descriptor: int
+    transport: str | None
+    network_type: str | None
+    peer: Any
+    """The peer's address, as getpeername() gives it."""
+    local: Any
+    server: str | None
+    """The host name that was asked for."""
+    state: str
+    """established, syn_sent, listen, close_wait … as `network.connection.state`."""
+    direction: str
+    """outbound, inbound, listening, or adopted where the socket's start was not seen."""
+    age: float | None
+    """Seconds since it was made; None for an adopted one."""
+    sent: int
+    """Bytes."""
+    received: int
+    """Bytes."""
+    queued: int | None
+    """Bytes in the send queue that the peer has not acknowledged."""
+    rtt: float | None
+    """Smoothed round-trip time in seconds, TCP only."""
+    retransmits: int | None
+    """Segments sent again, TCP only."""
+    accept_queue: int | None
+    """Connections that wait to be accepted, of a listening TCP socket."""
+    accept_limit: int | None
+    """How many may."""
+    trace_id: str | None
+    """The trace in which it was connected or accepted, 32 hexadecimal digits."""
+    span_id: str | None
+    origin: str | None
+    """The stack that made it, where `origins` is on."""
+
+
+def connections(*, stack: bool = False) -> list[Connection]:
+    """Every open socket that telemetry knows, by number: those made, accepted, or used since
+    `instrument()`.
+
+    `stack` keeps, from now on, the stack that makes each new socket, which costs some microseconds
+    a socket; those of sockets made before are None. RTT, state and queues are read from the kernel
+    now (tcp(7) TCP_INFO, SIOCOUTQ).
+    """
+    if stack:
+        recorder.keep_origin(True)
+    return sorted(map(_connection, recorder.connections()), key=lambda each: each.number)
+
+
+def _connection(row: dict[str, Any]) -> Connection:
+    tcp_state = row.get("tcp_state")
+    listening = row["listening"]
+    if tcp_state is not None:
+        state = semconv.connection_state(tcp_state)
+    elif row["connecting"]:
+        state = semconv.SYN_SENT
+    elif listening:
+        state = semconv.LISTEN
+    else:
+        state = semconv.ESTABLISHED if row["connected"] else semconv.CLOSED
+    direction = "outbound"
+    if listening:
+        direction = "listening"
+    elif row["accepted"]:
+        direction = "inbound"
+    elif row["adopted"]:
+        direction = "adopted"
+    return Connection(
+        number=row["number"],
+        descriptor=row["descriptor"],
+        transport=semconv.transport_of(row["family"], row["type"], row["protocol"]),
+        network_type=semconv.network_type_of(row["family"]),
+        peer=row["peer"],
+        local=row["local"],
+        server=row["server"],
+        state=state,
+        direction=direction,
+        age=row["age"],
+        sent=row["sent"],
+        received=row["received"],
+        queued=row.get("queued"),
+        rtt=None if listening else row.get("rtt"),
+        retransmits=None if listening else row.get("retransmits"),
+        accept_queue=row.get("unacked") if listening else None,
+        accept_limit=row.get("sacked") if listening else None,
+        trace_id=row["trace_id"].hex() if row["trace_id"] else None,
+        span_id=row["span_id"].hex() if row["span_id"] else None,
+        origin=row["origin"],
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PortUse:
+    """Ephemeral ports in use towards one destination."""
+
+    destination: str
+    used: int
+    available: int
+
+    @property
+    def share(self) -> float:
+        """Of the ports there are, 0 to 1."""
+        return self.used / self.available if self.available else 1.0
+
+
+def ephemeral_ports() -> list[PortUse]:
+    """Ephemeral port use of this process by destination, most used first.
+
+    Each (destination address, port) has the whole range of /proc/sys/net/ipv4/ip_local_port_range
+    to itself; connect() fails with EADDRNOTAVAIL when that is used up.
+    """
+    try:
+        low, high = map(int, _PORT_RANGE.read_text().split())
+    except (OSError, ValueError):
+        low, high = 32768, 60999
+    used: Counter[str] = Counter()
+    for each in connections():
+        address, port = endpoint(each.peer)
+        if each.direction == "outbound" and address and port:
+            used[f"[{address}]:{port}" if ":" in address else f"{address}:{port}"] += 1
+    return [PortUse(name, count, high - low + 1) for name, count in used.most_common()]
+
+
+def leaks(older_than: float = 60.0) -> list[Connection]:
+    """Sockets that look forgotten: in CLOSE_WAIT, whose peer has long hung up, and idle ones that
+    never moved a byte, older than `older_than` seconds; oldest first."""
+    return sorted(
+        (
+            each
+            for each in connections()
+            if each.age is not None
+            and each.age >= older_than
+            and (each.state == "close_wait" or (each.state == "closed" and not each.sent))
+        ),
+        key=lambda each: -(each.age or 0.0),
+    )

@@ -1,0 +1,93 @@
+"""Instrumentation from the OTEL_* environment: what `tracesock run` turns on.
+
+See https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+
+from tracesock.instrumentation.config import ConfigError
+
+_KNOWN = ("otlp", "console", "none")
+
+
+def _exporters(signal: str) -> list[str]:
+    """The exporters of a signal (TRACES, METRICS): otlp where only an endpoint is named."""
+    variable = f"OTEL_{signal}_EXPORTER"
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+        return ["otlp"] if any(os.environ.get(name) for name in endpoints) else []
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in _KNOWN:
+            raise ConfigError(f"{variable} is {text!r}: it must be of {', '.join(_KNOWN)}")
+    return [name for name in names if name != "none"]
+
+
+def _otlp(signal: str) -> Any:
+    try:
+        if signal == "TRACES":
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+            return OTLPSpanExporter()
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+        return OTLPMetricExporter()
+    except ImportError:
+        raise ConfigError(
+            f"OTEL_{signal}_EXPORTER is otlp, but its exporter is not installed: "
+            "pip install tracesock[otlp]"
+        ) from None
+
+
+def providers() -> tuple[Any, Any]:
+    """(TracerProvider, MeterProvider) as the environment describes them, made global; None for a
+    signal that has no exporter. Raises ConfigError, which names the variable."""
+    resource = Resource.create()
+    tracer_provider = meter_provider = None
+    names = _exporters("TRACES")
+    if names:
+        tracer_provider = TracerProvider(resource=resource)
+        for name in names:
+            exporter = ConsoleSpanExporter(out=sys.stderr) if name == "console" else _otlp("TRACES")
+            tracer_provider.add_span_processor(BatchSpanProcessor(exporter))
+        trace.set_tracer_provider(tracer_provider)
+    names = _exporters("METRICS")
+    if names:
+        readers = [
+            PeriodicExportingMetricReader(
+                ConsoleMetricExporter(out=sys.stderr) if name == "console" else _otlp("METRICS")
+            )
+            for name in names
+        ]
+        meter_provider = MeterProvider(readers, resource=resource)
+        metrics.set_meter_provider(meter_provider)
+    return tracer_provider, meter_provider
+
+
+def instrument_from_environment() -> None:
+    """`instrument()` with the providers and the settings of the environment.
+
+    Does nothing where OTEL_SDK_DISABLED is true. A variable that is wrong is told in one line on
+    standard error, and the program runs without instrumentation.
+    """
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return
+    from tracesock import instrumentation
+
+    try:
+        tracer_provider, meter_provider = providers()
+        instrumentation.instrument(tracer_provider, meter_provider)
+    except ConfigError as error:
+        sys.stderr.write(f"tracesock: not instrumented: {error}\n")
