@@ -977,8 +977,8 @@ int main() {
     unknown();
     const long named = checks;
     Random random;
-    fuzz_decoders(random, 100'000);
-    fuzz_encoders(random, 100'000);
+    fuzz_decoders(random, 70'000);
+    fuzz_encoders(random, 70'000);
     std::printf("%zu rows, %ld checks, %ld fuzzed, %ld failed\n", every_row().size(), named,
                 checks - named, failures);
     return failures == 0 ? 0 : 1;
