@@ -7,6 +7,7 @@
 namespace nb = nanobind;
 
 namespace tracesock {
+void bind_audit(nb::module_& module);
 void bind_constants(nb::module_& module);
 void bind_otlp(nb::module_& module);
 }  // namespace tracesock
@@ -18,6 +19,7 @@ NB_MODULE(_native, module) {
     tracesock::bind_socket(module);
     tracesock::bind_functions(module);
     tracesock::bind_recorder(module);
+    tracesock::bind_audit(module);
     tracesock::bind_otlp(module);
     if (!tracesock::resolver::add_functions(module.ptr())) throw nb::python_error();
 }

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "audit/audit.hpp"
 #include "resolver/functions.hpp"
 #include "resolver/lookup.hpp"
 #include "resolver/resolver.hpp"
@@ -97,6 +98,7 @@ class AddrinfoLookup final : public Lookup {
     PyObject* one(const addrinfo& entry) const {
         Address address;
         if (!copy_address(entry, address)) return nullptr;
+        if (host) audit::learned(host->c_str(), address);
         PythonContext context("getaddrinfo", hints_.ai_protocol);
         const Ref object(decode_address(context, address));
         if (!object) return nullptr;
@@ -293,6 +295,7 @@ bool resolve(const char* host, int family, Address& out) {
     hints.ai_family = family;
     const AddrinfoList list = find(host, nullptr, hints);
     if (list == nullptr || !copy_address(*list, out)) return false;
+    audit::learned(host, out);
     return is_internet(out.header.sa_family) || fail_os("unknown address family");
 }
 

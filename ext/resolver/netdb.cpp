@@ -1,8 +1,11 @@
 // The older look-ups: hosts, services and protocols of netdb.h, and the machine's own name.
+#include <algorithm>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "audit/audit.hpp"
 #include "resolver/functions.hpp"
 #include "resolver/lookup.hpp"
 #include "resolver/resolver.hpp"
@@ -78,7 +81,15 @@ class ExtendedNameLookup final : public HostLookup {
         Address address;
         if (!resolve(host->c_str(), AF_INET, address)) return nullptr;
         return entry(AF_INET, [this](sys::HostEntry& found) {
-            return sys::host_by_name(host->c_str(), found);
+            const int error = sys::host_by_name(host->c_str(), found);
+            if (error == 0 && found.family == AF_INET)
+                for (const auto& each : found.addresses) {
+                    Address listed;
+                    std::memcpy(&listed.emplace<sockaddr_in>(AF_INET).sin_addr, each.data(),
+                                std::min(each.size(), sizeof(in_addr)));
+                    audit::learned(host->c_str(), listed);
+                }
+            return error;
         });
     }
 };

@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "audit/audit.hpp"
 #include "socket/address.hpp"
 #include "socket/call.hpp"
 #include "socket/methods.hpp"
@@ -146,6 +147,7 @@ PyObject* receive_message(Socket& socket, iovec* vectors, std::size_t count, int
                   received))
         return nullptr;
     recorder::received(socket, received);
+    if ((flags & MSG_PEEK) == 0) audit::moved(socket, false, received);
     const std::size_t control_filled =
         control != nullptr
             ? std::min<std::size_t>(message.msg_controllen, static_cast<std::size_t>(control_size))
@@ -363,6 +365,9 @@ PyObject* socket_sendmsg(PyObject* self, PyObject* arguments) noexcept {
             message.msg_control = control.data();
             message.msg_controllen = control.size();
         }
+        audit::Call call(audit::Event::sendmsg, socket);
+        if (message.msg_name != nullptr ? !call.allows(address) : !call.allows_connected())
+            return nullptr;
         return send_message(socket, message, buffers->total(), flags);
     });
 }

@@ -1,6 +1,7 @@
 // One call on a socket: which descriptor, how it is tried, and what becomes of its error.
 #pragma once
 
+#include "audit/audit.hpp"
 #include "recorder/recorder.hpp"
 #include "socket/state.hpp"
 
@@ -24,7 +25,10 @@ bool transfer(Socket& socket, sys::Direction direction, Deadline& deadline, Leng
         result = op(fd, MSG_DONTWAIT);
         if (stats != nullptr) [[unlikely]]
             ++stats->calls;
-        if (result >= 0) return true;
+        if (result >= 0) {
+            if (direction == sys::Direction::write) audit::moved(socket, true, result);
+            return true;
+        }
         if (!would_block(errno) && errno != EINTR) {
             if (stats != nullptr) stats->error = static_cast<std::int16_t>(errno);
             set_os_error();
@@ -62,7 +66,10 @@ bool transfer(Socket& socket, sys::Direction direction, Deadline& deadline, Leng
         if (status != Status::done && !refused) stats->error = recorder::code_of(status, error);
         stats->refused = refused;
     }
-    if (status == Status::done) return true;
+    if (status == Status::done) {
+        if (direction == sys::Direction::write) audit::moved(socket, true, result);
+        return true;
+    }
     raise_status(status, error);
     return false;
 }

@@ -1,4 +1,5 @@
 // Calls that make and end connections: bind, connect, listen, accept, shutdown, and the names.
+#include "audit/audit.hpp"
 #include "socket/address.hpp"
 #include "socket/call.hpp"
 #include "socket/methods.hpp"
@@ -42,7 +43,13 @@ int await_connection(Socket& socket, const Address& address, bool raises) noexce
 
 int connect_to(Socket& socket, const Address& address, bool raises) noexcept {
     recorder::ConnectProbe probe(socket, address);
+    audit::Call call(audit::Event::connect, socket);
+    if (!call.allows(address)) {
+        probe.end(recorder::denied);
+        return -1;
+    }
     const int error = await_connection(socket, address, raises);
+    call.end(error);
     // An exception is pending, or none: what telemetry does here sets and clears none.
     probe.end(error >= 0                                   ? error
               : PyErr_ExceptionMatches(PyExc_TimeoutError) ? recorder::timed_out
@@ -143,6 +150,7 @@ PyObject* socket_listen(PyObject* self, PyObject* arguments) noexcept {
     }
     if (result < 0) return set_os_error(error);
     if (recorder::active() != 0) recorder::socket_listens(socket);
+    if (audit::watched() != 0) audit::socket_listens(socket);
     Py_RETURN_NONE;
 }
 
@@ -176,6 +184,7 @@ PyObject* socket_accept(PyObject* self, PyObject*) noexcept {
         Deadline deadline = deadline_of(socket);
         const bool with_address = (socket.row->flags & accepts_without_address) == 0;
         Address peer;
+        audit::Accepting accepting(socket);
         std::int64_t result = sys::invalid;
         int error = 0;
         const auto op = [&]() noexcept -> std::int64_t {
@@ -183,9 +192,16 @@ PyObject* socket_accept(PyObject* self, PyObject*) noexcept {
                 errno = EBADF;
                 return -1;
             }
-            peer.length = with_address ? socket.row->largest : 0;
-            return with_address ? sys::accept(fd, &peer.header, &peer.length)
-                                : sys::accept(fd, nullptr, nullptr);
+            // A connection that a policy denies is closed, and the next one waited for.
+            for (;;) {
+                if (!accepting.ready()) return -1;
+                peer.length = with_address ? socket.row->largest : 0;
+                UniqueDescriptor connection(with_address
+                                                ? sys::accept(fd, &peer.header, &peer.length)
+                                                : sys::accept(fd, nullptr, nullptr));
+                if (connection.get() == sys::invalid || accepting.admits(connection.get(), peer))
+                    return connection.release();
+            }
         };
         const Status status =
             retry(runtime, fd, sys::Direction::read, deadline, Attempt::without_lock,

@@ -2,6 +2,7 @@
 #include <climits>
 #include <cstring>
 
+#include "audit/audit.hpp"
 #include "recorder/recorder.hpp"
 #include "socket/methods.hpp"
 
@@ -74,6 +75,8 @@ PyObject* socket_getsockopt(PyObject* self, PyObject* arguments) noexcept {
         std::memcpy(&narrow, &number, sizeof narrow);
         if (level == SOL_SOCKET && option == SO_ERROR && recorder::active() != 0)
             recorder::pending_result(socket, narrow);
+        if (level == SOL_SOCKET && option == SO_ERROR && audit::watched() != 0)
+            audit::pending_result(socket, narrow);
         return PyLong_FromLong(narrow);
     }
     if (wide) {

@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "audit/audit.hpp"
 #include "recorder/recorder.hpp"
 #include "socket/bindings.hpp"
 #include "socket/methods.hpp"
@@ -176,6 +177,7 @@ bool initialise_filled(PyObject* self, Socket& socket, PyObject* arguments, PyOb
 void evict(PyObject* self, Socket& socket) noexcept {
     if (socket.handle.get() == sys::invalid) return;
     if (socket.connection != nullptr) recorder::socket_closes(socket, recorder::End::finalized);
+    if (audit::watched() != 0) audit::socket_closes(socket, false);
     if (socket.filled && !mirror(self, "detach", nullptr)) PyErr_Clear();
     socket.filled = false;
     socket.handle.close();
@@ -198,6 +200,7 @@ int socket_init(PyObject* self, PyObject* arguments, PyObject* names) noexcept {
                               ? initialise_plain(self, socket, family, type, protocol, fileno, *own)
                               : initialise_filled(self, socket, arguments, names, *own);
         if (made && recorder::active() != 0) recorder::socket_made(socket);
+        if (made) audit::socket_made(socket);
         return made ? 0 : -1;
     });
 }
@@ -464,6 +467,7 @@ PyObject* socket_close(PyObject* self, PyObject*) noexcept {
         socket.filled = false;
     }
     if (socket.connection != nullptr) recorder::socket_closes(socket, recorder::End::closed);
+    if (audit::watched() != 0) audit::socket_closes(socket, true);
     int result = 0;
     int error = 0;
     {

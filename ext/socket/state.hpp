@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "audit/socket_state.hpp"
 #include "core/deadline.hpp"
 #include "core/handle.hpp"
 #include "core/loop.hpp"
@@ -29,6 +30,7 @@ struct Socket {
     const Family* row = find_family(AF_UNSPEC, any_protocol);
     // What telemetry knows of it; none until telemetry is on.
     recorder::Connection* connection = nullptr;
+    audit::SocketState audit_state;
 };
 
 // What one interpreter has of its own.

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <climits>
 
+#include "audit/audit.hpp"
 #include "socket/address.hpp"
 #include "socket/call.hpp"
 #include "socket/methods.hpp"
@@ -111,6 +112,7 @@ std::int64_t send_rest(Socket& socket, const char* data, Py_ssize_t size, int fl
     const std::int64_t more = runtime.unlocked([&]() noexcept -> std::int64_t {
         return ::send(lease.get(), data + sent, static_cast<std::size_t>(size - sent), flags);
     });
+    audit::moved(socket, true, more);
     // As in the kernel, an error after a part was sent is for the next call to find.
     return more > 0 ? sent + more : sent;
 }
@@ -165,6 +167,7 @@ std::int64_t receive(Socket& socket, char* data, Py_ssize_t size, int flags,
         if (!transfer(socket, sys::Direction::read, deadline, length_of(size), whole, op, received))
             return -1;
         recorder::received(socket, received);
+        if ((flags & MSG_PEEK) == 0) audit::moved(socket, false, received);
         return received;
     }
     const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
@@ -175,6 +178,7 @@ std::int64_t receive(Socket& socket, char* data, Py_ssize_t size, int flags,
     if (!transfer(socket, sys::Direction::read, deadline, length_of(size), whole, op, received))
         return -1;
     recorder::received(socket, received);
+    if ((flags & MSG_PEEK) == 0) audit::moved(socket, false, received);
     return received;
 }
 
@@ -205,6 +209,8 @@ PyObject* socket_send(PyObject* self, FastArguments arguments, Py_ssize_t count)
     Outgoing out;
     int flags = 0;
     if (!parse_send(arguments, count, "y*|i:send", out, flags)) return nullptr;
+    audit::Call call(audit::Event::send, state_of(self));
+    if (!call.allows_connected()) return nullptr;
     const std::int64_t sent = send_data(state_of(self), out.data(), out.size(), flags);
     return sent < 0 ? nullptr : PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
 }
@@ -213,7 +219,9 @@ PyObject* socket_sendall(PyObject* self, FastArguments arguments, Py_ssize_t cou
     Outgoing out;
     int flags = 0;
     if (!parse_send(arguments, count, "y*|i:sendall", out, flags)) return nullptr;
-    if (!send_all(state_of(self), out.data(), out.size(), flags)) return nullptr;
+    audit::Call call(audit::Event::send, state_of(self));
+    if (!call.allows_connected() || !send_all(state_of(self), out.data(), out.size(), flags))
+        return nullptr;
     Py_RETURN_NONE;
 }
 
@@ -242,6 +250,8 @@ PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t coun
         Address address;
         if (!encode(socket, destination, "sendto", address)) return nullptr;
         if (PySys_Audit("socket.sendto", "OO", self, destination) < 0) return nullptr;
+        audit::Call call(audit::Event::sendto, socket);
+        if (!call.allows(address)) return nullptr;
         recorder::SendProbe probe(socket);
         Deadline deadline = deadline_of(socket);
         std::int64_t sent = -1;
@@ -263,6 +273,8 @@ PyObject* socket_sendfile(PyObject* self, PyObject* arguments) noexcept {
     Py_ssize_t size = 0;
     if (!PyArg_ParseTuple(arguments, "iLn:_sendfile", &file, &offset, &size)) return nullptr;
     Socket& socket = state_of(self);
+    audit::Call call(audit::Event::sendfile, socket);
+    if (!call.allows_connected()) return nullptr;
     recorder::SendProbe probe(socket);
     Runtime runtime(socket);
     SharedHandle::Lease lease(socket.handle);
@@ -286,6 +298,7 @@ PyObject* socket_sendfile(PyObject* self, PyObject* arguments) noexcept {
     if (probe.stats() != nullptr) probe.stats()->error = recorder::code_of(status, error);
     probe.end(status == Status::done ? sent : -1);
     if (status != Status::done) return raise_status(status, error);
+    audit::moved(socket, true, sent);
     return PyLong_FromLongLong(sent);
 }
 

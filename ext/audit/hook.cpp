@@ -1,0 +1,253 @@
+#include "audit/hook.hpp"
+
+#include <nanobind/nanobind.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <mutex>
+#include <string_view>
+
+namespace nb = nanobind;
+
+namespace tracesock::audit {
+namespace {
+
+constexpr char prefix[] = "socket.";
+constexpr std::size_t prefix_size = sizeof prefix - 1;
+constexpr char probe[] = "tracesock.audit.probe";
+
+// The events with an address or a host, and which of their arguments it is.
+constexpr int no_peer = -1;
+constexpr int peer_arguments[documented_count] = {
+    1,                                   // connect
+    1,                                   // sendto
+    1,                                   // sendmsg
+    no_peer,                             // __new__
+    1,                                   // bind
+    0,       0,       0,       0,        // getaddrinfo, getnameinfo, gethostby*
+    no_peer, no_peer, no_peer, no_peer,  // gethostname, getserv*, sethostname
+};
+
+struct Subscription {
+    std::uint64_t number;
+    Ref callback;
+    unsigned events;
+    bool any_peer;
+    PeerFilter peers;
+    PyInterpreterState* interpreter;  // whose object the callback is
+};
+
+struct Subscribers {
+    std::vector<std::shared_ptr<const Subscription>> list;
+    unsigned events = 0;  // that any of them wants
+};
+
+std::mutex mutex;
+Published<Subscribers> subscribers;
+std::uint64_t last_number = 0;
+bool installed = false;
+
+thread_local bool delivering = false;
+thread_local bool probed = false;
+
+std::size_t index_of(const char* event) noexcept {
+    const char* name = event + prefix_size;
+    for (std::size_t i = 0; i < documented_count; ++i) {
+        const char* other = documented_events[i] + prefix_size;
+        if (*other == *name && std::strcmp(other, name) == 0) return i;
+    }
+    return documented_count;
+}
+
+// --- peers
+// ----------------------------------------------------------------------------------------
+
+// The text of a host argument: str or bytes, alone or first in a tuple. No exception is left.
+std::string_view host_text(PyObject* argument) noexcept {
+    if (PyTuple_Check(argument)) {
+        if (PyTuple_GET_SIZE(argument) == 0) return {};
+        argument = PyTuple_GET_ITEM(argument, 0);
+    }
+    if (PyUnicode_Check(argument)) {
+        Py_ssize_t size = 0;
+        const char* text = PyUnicode_AsUTF8AndSize(argument, &size);
+        if (text != nullptr) return {text, static_cast<std::size_t>(size)};
+        PyErr_Clear();
+        return {};
+    }
+    if (PyBytes_Check(argument))
+        return {PyBytes_AS_STRING(argument), static_cast<std::size_t>(PyBytes_GET_SIZE(argument))};
+    return {};
+}
+
+// The address that a text denotes without a look-up, as read_peer() has it.
+bool numeric(std::string_view text, Ip& ip) noexcept {
+    char buffer[INET6_ADDRSTRLEN + 64];
+    if (text.size() >= sizeof buffer) return false;
+    // A zone does not change the address.
+    const std::string_view bare = text.substr(0, text.find('%'));
+    std::memcpy(buffer, bare.data(), bare.size());
+    buffer[bare.size()] = '\0';
+    sockaddr_in inet{};
+    sockaddr_in6 inet6{};
+    inet.sin_family = AF_INET;
+    inet6.sin6_family = AF_INET6;
+#if TRACESOCK_WINDOWS
+    const bool is_inet = ::inet_pton(AF_INET, buffer, &inet.sin_addr) > 0;
+#else
+    const bool is_inet = ::inet_aton(buffer, &inet.sin_addr) != 0;
+#endif
+    if (is_inet)
+        ip = read_peer(reinterpret_cast<const sockaddr&>(inet), sizeof inet).ip;
+    else if (::inet_pton(AF_INET6, buffer, &inet6.sin6_addr) > 0)
+        ip = read_peer(reinterpret_cast<const sockaddr&>(inet6), sizeof inet6).ip;
+    else
+        return false;
+    return true;
+}
+
+bool host_matches(const std::vector<std::string>& patterns, std::string_view name) noexcept {
+    return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
+        if (!pattern.starts_with("*.")) return pattern == name;
+        const std::string_view suffix = std::string_view(pattern).substr(1);
+        return name.size() > suffix.size() && name.ends_with(suffix);
+    });
+}
+
+bool about(const PeerFilter& wanted, std::size_t event, PyObject* arguments) {
+    if (event >= documented_count || peer_arguments[event] == no_peer) return false;
+    if (PyTuple_GET_SIZE(arguments) <= peer_arguments[event]) return false;
+    const std::string_view text = host_text(PyTuple_GET_ITEM(arguments, peer_arguments[event]));
+    if (text.empty()) return false;
+    Ip ip;
+    if (!numeric(text, ip)) return host_matches(wanted.hosts, normal_host(text));
+    for (const Prefix& prefix : wanted.prefixes)
+        if (prefix.first <= ip && ip <= prefix.last && prefix.first.is_mapped() == ip.is_mapped())
+            return true;
+    if (wanted.hosts.empty()) return false;
+    const Published<Active>::Reading active(published);
+    if (active.get() == nullptr || active->hosts == nullptr) return false;
+    const HostTable::Entry* entry = active->hosts->find(ip);
+    return entry != nullptr &&
+           host_matches(wanted.hosts, *entry->latest.load(std::memory_order_acquire));
+}
+
+// --- the hook
+// -------------------------------------------------------------------------------------
+
+int deliver(const char* event, std::size_t index, PyObject* arguments) noexcept {
+    return guarded(-1, [&] {
+        const unsigned bit = index < documented_count ? 1u << index : other_event;
+        PyInterpreterState* interpreter = PyInterpreterState_Get();
+        // Kept alive beyond the reading: a callback may end its own subscription.
+        std::vector<std::shared_ptr<const Subscription>> wanted;
+        {
+            const Published<Subscribers>::Reading all(subscribers);
+            if (all.get() == nullptr) return 0;
+            for (const auto& each : all->list)
+                if ((each->events & bit) != 0 && each->interpreter == interpreter)
+                    wanted.push_back(each);
+        }
+        delivering = true;
+        struct Restore {
+            ~Restore() { delivering = false; }
+        } restore;
+        for (const auto& each : wanted) {
+            if (!each->any_peer && !about(each->peers, index, arguments)) continue;
+            const Ref name(PyUnicode_FromString(event));
+            if (!name || !Ref(PyObject_CallFunctionObjArgs(each->callback.get(), name.get(),
+                                                           arguments, nullptr)))
+                return -1;
+        }
+        return 0;
+    });
+}
+
+int hook(const char* event, PyObject* arguments, void*) noexcept {
+    if (std::strncmp(event, prefix, prefix_size) != 0) {
+        if (event[0] == 't' && std::strcmp(event, probe) == 0) probed = true;
+        return 0;
+    }
+    if (delivering) return 0;
+    const std::size_t index = index_of(event);
+    {
+        const Published<Subscribers>::Reading all(subscribers);
+        if (all.get() == nullptr || (all->events & (1u << index)) == 0) return 0;
+    }
+    return deliver(event, index, arguments);
+}
+
+void install() {
+    if (installed) return;
+    if (PySys_AddAuditHook(hook, nullptr) < 0) throw nb::python_error();
+    // An earlier hook can keep a new one out, and the call above then says nothing of it.
+    probed = false;
+    if (PySys_Audit(probe, nullptr) < 0) throw nb::python_error();
+    if (!probed) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "an earlier audit hook refuses further hooks: the events of this process "
+                        "cannot be subscribed to");
+        throw nb::python_error();
+    }
+    installed = true;
+}
+
+void publish(std::vector<std::shared_ptr<const Subscription>> list) {
+    auto next = std::make_unique<Subscribers>();
+    for (const auto& each : list) next->events |= each->events;
+    next->list = std::move(list);
+    subscribers.publish(std::move(next));
+}
+
+std::vector<std::shared_ptr<const Subscription>> current_list() {
+    const Subscribers* all = subscribers.current();
+    return all != nullptr ? all->list : std::vector<std::shared_ptr<const Subscription>>();
+}
+
+}  // namespace
+
+std::uint64_t subscribe(PyObject* callback, unsigned events, PeerFilter peers) {
+    install();
+    auto made = std::make_shared<Subscription>();
+    made->callback = Ref::borrow(callback);
+    made->events = events;
+    made->any_peer = peers.prefixes.empty() && peers.hosts.empty();
+    made->peers = std::move(peers);
+    made->interpreter = PyInterpreterState_Get();
+    const bool names = !made->peers.hosts.empty();
+    std::uint64_t number = 0;
+    {
+        const std::lock_guard guard(mutex);
+        number = made->number = ++last_number;
+        auto list = current_list();
+        list.push_back(std::move(made));
+        publish(std::move(list));
+    }
+    if (names) want_names(true);
+    return number;
+}
+
+void unsubscribe(std::uint64_t number) {
+    // Let go of outside the mutex: the callback's end may run the caller's code.
+    std::shared_ptr<const Subscription> ended;
+    {
+        const std::lock_guard guard(mutex);
+        auto list = current_list();
+        const auto found = std::find_if(list.begin(), list.end(),
+                                        [=](const auto& each) { return each->number == number; });
+        if (found == list.end()) return;
+        ended = *found;
+        list.erase(found);
+        publish(std::move(list));
+    }
+    if (!ended->peers.hosts.empty()) want_names(false);
+}
+
+std::size_t subscriptions() noexcept {
+    const std::lock_guard guard(mutex);
+    const Subscribers* all = subscribers.current();
+    return all != nullptr ? all->list.size() : 0;
+}
+
+}  // namespace tracesock::audit

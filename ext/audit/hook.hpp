@@ -1,0 +1,36 @@
+// Subscriptions to the documented events of the process: `socket.*`, whoever raises them.
+#pragma once
+
+#include "audit/audit.hpp"
+
+#include <optional>
+#include <vector>
+
+namespace tracesock::audit {
+
+// The documented events, in the order of the bits of an event set.
+inline constexpr const char* documented_events[] = {
+    "socket.connect",       "socket.sendto",      "socket.sendmsg",       "socket.__new__",
+    "socket.bind",          "socket.getaddrinfo", "socket.getnameinfo",   "socket.gethostbyname",
+    "socket.gethostbyaddr", "socket.gethostname", "socket.getservbyname", "socket.getservbyport",
+    "socket.sethostname",
+};
+inline constexpr std::size_t documented_count =
+    sizeof documented_events / sizeof *documented_events;
+// The bit of any other event that begins with "socket.".
+inline constexpr unsigned other_event = 1u << documented_count;
+
+// Whom an event may be about; empty: anybody.
+struct PeerFilter {
+    std::vector<Prefix> prefixes;
+    std::vector<std::string> hosts;  // as Rule::hosts
+};
+
+// Calls `callback(event, arguments)` for each event of the set. An exception from it stops the
+// call that raised the event. Returns the subscription's number; throws nb::python_error, and
+// where an earlier hook keeps this one out, RuntimeError.
+std::uint64_t subscribe(PyObject* callback, unsigned events, PeerFilter peers);
+void unsubscribe(std::uint64_t number);
+std::size_t subscriptions() noexcept;
+
+}  // namespace tracesock::audit
