@@ -13,6 +13,8 @@ namespace {
 constexpr std::size_t ring_capacity = 1u << 13;  // records a thread: 512 KiB
 constexpr std::uint64_t wake_every = ring_capacity / 8;
 constexpr std::size_t most_names = 4096;
+// Nanoseconds from which a send is long enough to ask the kernel whether it waited.
+constexpr std::uint64_t worth_asking = 1'000'000;
 constexpr std::uint16_t overflow_labels = 200;  // TELEMETRY.md: distinct values of an attribute
 
 bool is_stream(const Connection& connection) noexcept {
@@ -363,29 +365,33 @@ void SendProbe::finish(std::int64_t size) noexcept {
         if (connection_->connecting.load(std::memory_order_relaxed)) [[unlikely]]
             finish_connect(recorder, *connection_, no_error, 0);
     }
-    cell.send.record(Clock::duration(duration));
-    if (stats_.stalled != 0) [[unlikely]] {
-        // Who was waited for: the peer's window, or this side's buffer. The kernel counts both.
-        Histogram* stall = &cell.stall_receiver;
-        if (connection_->type == SOCK_STREAM &&
-            (connection_->family == AF_INET || connection_->family == AF_INET6)) {
-            tcp_info_extended info;
-            if (tcp_info(socket_->handle.get(), info)) {
-                const auto receiver = static_cast<std::uint32_t>(info.rwnd_limited);
-                const auto sndbuf = static_cast<std::uint32_t>(info.sndbuf_limited);
-                if (receiver - connection_->receiver_limited < sndbuf - connection_->sndbuf_limited)
-                    stall = &cell.stall_sndbuf;
-                connection_->receiver_limited = receiver;
-                connection_->sndbuf_limited = sndbuf;
-            }
+    const bool is_tcp = connection_->type == SOCK_STREAM &&
+                        (connection_->family == AF_INET || connection_->family == AF_INET6);
+    const std::uint64_t nanoseconds = Clock::duration(duration);
+    cell.send.record(nanoseconds);
+    std::uint64_t stall = Clock::duration(stats_.stalled);
+    if (stall != 0 || (is_tcp && nanoseconds >= worth_asking)) [[unlikely]] {
+        // Who was waited for: the peer's window, or this side's buffer. The kernel counts both,
+        // and also what a send that blocks inside the kernel has waited.
+        Histogram* histogram = &cell.stall_receiver;
+        tcp_info_extended info;
+        if (is_tcp && tcp_info(socket_->handle.get(), info)) {
+            const auto receiver = static_cast<std::uint32_t>(info.rwnd_limited);
+            const auto sndbuf = static_cast<std::uint32_t>(info.sndbuf_limited);
+            const std::uint64_t by_receiver = receiver - connection_->receiver_limited;
+            const std::uint64_t by_sndbuf = sndbuf - connection_->sndbuf_limited;
+            connection_->receiver_limited = receiver;
+            connection_->sndbuf_limited = sndbuf;
+            if (by_receiver < by_sndbuf) histogram = &cell.stall_sndbuf;
+            if (stall == 0) stall = std::min(nanoseconds, (by_receiver + by_sndbuf) * 1000);
         }
-        stall->record(Clock::duration(stats_.stalled));
+        if (stall != 0) histogram->record(stall);
     }
     const unsigned want = active();
     bool span = (want & want_sends) != 0;
     if (!span && (want & want_failed_sends) != 0) span = stats_.error != no_error;
     if (!span && (want & want_slow_sends) != 0)
-        span = stats_.stalled != 0 ||
+        span = stall != 0 ||
                duration >= recorder.slow_threshold.load(std::memory_order_relaxed);
     if (span && (traced_ || (want & want_rootless_sends) != 0)) {
         Record record;
@@ -398,9 +404,7 @@ void SendProbe::finish(std::int64_t size) noexcept {
             record.flags = has_parent;
         }
         record.size = bytes;
-        const std::uint64_t stall =
-            stats_.stalled != 0 ? Clock::duration(stats_.stalled) / 1000 : 0;
-        record.stall = static_cast<std::uint32_t>(std::min<std::uint64_t>(stall, ~0u));
+        record.stall = static_cast<std::uint32_t>(std::min<std::uint64_t>(stall / 1000, ~0u));
         record.connection = connection_->number;
         record.calls = static_cast<std::uint16_t>(std::min<std::uint32_t>(stats_.calls, 0xffff));
         record.error = stats_.error;

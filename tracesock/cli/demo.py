@@ -155,14 +155,13 @@ def demo(once: bool, as_json: bool, no_dashboard: bool) -> None:
     dashboard = contextlib.nullcontext()
     if not once and not as_json and not no_dashboard:
         dashboard = _dashboard(collected)
-    spans: list[Any] = []
     try:
         with dashboard, _service() as port:
             while True:
                 _round(collected.tracer, port)
                 taken = collected.take_spans()
                 if as_json:
-                    spans += taken
+                    _print_json(taken, collected.metrics())
                 else:
                     _show(taken, collected.metrics())
                 if once or as_json:
@@ -173,14 +172,12 @@ def demo(once: bool, as_json: bool, no_dashboard: bool) -> None:
     finally:
         tracesock.uninstrument()
         tracesock.uninstall()
-    if as_json:
-        spans += collected.take_spans()
-        document = {
-            "spans": [json.loads(span.to_json()) for span in spans],
-            "metrics": collected.metrics(),
-        }
-        json.dump(document, sys.stdout, indent=2)
-        sys.stdout.write("\n")
+
+
+def _print_json(spans: list[Any], metrics: list[dict[str, Any]]) -> None:
+    document = {"spans": [json.loads(span.to_json()) for span in spans], "metrics": metrics}
+    json.dump(document, sys.stdout, indent=2)
+    sys.stdout.write("\n")
 
 
 @contextlib.contextmanager
@@ -221,7 +218,8 @@ _COLOURS = {
     "socket send": "green",
     "TLS": "yellow",
 }
-_BAR = 36
+_BAR = 32
+_WIDTH = 130  # columns where the output is no terminal
 
 
 def _show(spans: list[Any], metrics: list[dict[str, Any]]) -> None:
@@ -230,11 +228,13 @@ def _show(spans: list[Any], metrics: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     roots = [span for span in spans if span.parent is None]
     for root in sorted(roots, key=lambda span: span.start_time):
         own = [span for span in spans if span.context.trace_id == root.context.trace_id]
         table = Table(title=Text(root.name), title_justify="left", title_style="bold", box=None)
-        table.add_column("span", no_wrap=True, overflow="ellipsis", max_width=48)
+        table.add_column("span", no_wrap=True, overflow="ellipsis", max_width=50)
         table.add_column("time", justify="right", no_wrap=True)
         table.add_column("0 to " + _duration(root.end_time - root.start_time), no_wrap=True)
         table.add_column("what", overflow="fold")

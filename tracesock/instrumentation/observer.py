@@ -30,6 +30,7 @@ _AF_INET6 = 10
 SERVER_KEY = otel_context.create_key("tracesock-server")
 _SUPPRESS_PLAIN = "suppress_instrumentation"
 _MOST_EVENTS = 16384
+_WAKE_EVERY = 1024
 _REVERSE_KINDS = frozenset({"getnameinfo", "gethostbyaddr"})
 _LOOKUP_KINDS = frozenset({"getaddrinfo", "gethostbyname", "gethostbyname_ex"}) | _REVERSE_KINDS
 
@@ -91,7 +92,8 @@ class Observer:
             self.dropped += 1
             return
         self.events.append(event)
-        if len(self.events) == 1:
+        # Not for each event: a drain that wakes takes the interpreter's lock from the caller.
+        if len(self.events) % _WAKE_EVERY == 0:
             recorder.wake()
 
     def clear_after_fork(self) -> None:
