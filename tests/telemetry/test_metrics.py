@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import itertools
 import json
 import logging
@@ -261,6 +262,15 @@ def test_sends_fall_into_the_buckets_they_were_counted_in(instrument: Instrument
     assert point.start_time_unix_nano < point.time_unix_nano
 
 
+def in_system_call(thread: int, descriptor: int) -> bool:
+    """Whether a thread of this process sleeps in a system call on this descriptor (proc(5))."""
+    try:
+        words = Path(f"/proc/self/task/{thread}/syscall").read_text().split()
+    except OSError as error:
+        pytest.skip(f"the kernel does not tell which system call a thread is in: {error}")
+    return len(words) > 1 and words[1] == hex(descriptor)
+
+
 def stalled_send(sender: Any, receiver: Any, wait: float) -> None:
     """One send that waits at least `wait` seconds for the receiver."""
     sender.setblocking(False)
@@ -268,21 +278,19 @@ def stalled_send(sender: Any, receiver: Any, wait: float) -> None:
         while True:
             sender.send(b"x" * 4096)
     sender.setblocking(True)
-    started = threading.Event()
+    in_system_call(threading.get_native_id(), -1)  # skips here, not in the thread
+    sending = threading.get_native_id()
 
     def read() -> None:
-        started.wait()
+        while not in_system_call(sending, sender.fileno()):
+            select.select([], [], [], 0.001)
         select.select([], [], [], wait)
         receiver.settimeout(10)
-        left = 10_000_000
-        while left > 0:
-            piece = receiver.recv(65536)
-            if piece.endswith(b"end"):
-                return
+        while not receiver.recv(65536).endswith(b"end"):
+            pass
 
     thread = threading.Thread(target=read)
     thread.start()
-    started.set()
     sender.sendall(b"end")
     thread.join()
 
@@ -300,9 +308,8 @@ def test_a_stalled_send_is_in_the_bucket_of_its_time(instrument: Instrument) -> 
         semconv.NETWORK_TRANSPORT: "unix",
     }
     assert point.count == 1
-    assert point.min == point.max == pytest.approx(point.sum)
+    assert 0.06 <= point.min == point.max == point.sum
     assert point.bucket_counts[bisect_left(point.explicit_bounds, point.sum)] == 1
-    # The reader may have been ahead of the sender by as long as a thread takes to be scheduled.
     sends = only(by_attributes(arrived["tracesock.send.duration"]))
     assert sends.max >= point.sum
 
@@ -522,6 +529,10 @@ def test_a_sum_and_a_last_value(instrument: Instrument) -> None:
     assert last.value == pytest.approx(histogram.sum / 10)
 
 
+@pytest.mark.skipif(
+    "aggregation_cardinality_limit" not in inspect.signature(View).parameters,
+    reason="this opentelemetry-sdk has no limit on a view's attribute sets; a newer one has",
+)
 def test_a_cardinality_limit_of_a_view_holds(instrument: Instrument) -> None:
     reader = cumulative_reader()
     view = View(instrument_name="tracesock.send.duration", aggregation_cardinality_limit=1)

@@ -278,7 +278,7 @@ def _fill(aggregation: Any, buckets: _Buckets) -> None:
                 aggregation._sum -= seconds
         with aggregation._lock:
             aggregation._sum += total
-            if aggregation._record_min_max:
+            if getattr(aggregation, "_record_min_max", True):
                 aggregation._min = min(aggregation._min, smallest)
                 aggregation._max = max(aggregation._max, largest)
     elif isinstance(aggregation, sdk._SumAggregation):
