@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+# The module tells type checkers to look away.
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
 import tracesock
 from tracesock import dropin
 
 
-class TracesockInstrumentor(BaseInstrumentor):
+class TracesockInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Puts tracesock under the program and turns its telemetry on.
 
     `TracesockInstrumentor().instrument()` takes what `tracesock.instrument()` takes:
