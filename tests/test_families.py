@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket as stock
 import struct
 import sys
@@ -444,7 +445,7 @@ FAMILIES: dict[str, tuple[str, int, int]] = {
     "bluetooth_hci": ("AF_BLUETOOTH", socket.AF_BLUETOOTH, socket.BTPROTO_HCI),
     "bluetooth_sco": ("AF_BLUETOOTH", socket.AF_BLUETOOTH, socket.BTPROTO_SCO),
     "bluetooth_unknown": ("AF_BLUETOOTH", socket.AF_BLUETOOTH, 9),
-    "unknown": ("AF_UNSPEC", 250, 0),
+    "unknown": ("AF_INET", 250, 0),
 }
 METHODS = ("bind", "connect", "connect_ex", "sendto", "sendmsg")
 
@@ -976,3 +977,39 @@ def test_the_name_of_a_new_socket(name: str) -> None:
             assert isinstance(sock.getsockname(), tuple)
         else:
             assert sock.getsockname() == expected
+
+
+# --- the reference page --------------------------------------------------------------------------
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "families.md"
+
+
+def examples() -> dict[str, str]:
+    """The page's examples by the heading that they stand under."""
+    found: dict[str, str] = {}
+    for section in re.split(r"^##+ ", PAGE.read_text(), flags=re.MULTILINE)[1:]:
+        heading, text = section.split("\n", 1)
+        for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            assert heading not in found, f"two examples under {heading}"
+            found[heading] = code
+    return found
+
+
+@pytest.mark.parametrize("heading", list(examples()))
+def test_example_of_the_reference(heading: str) -> None:
+    code = compile(examples()[heading], f"{PAGE.name}: {heading}", "exec")
+    try:
+        exec(code, {})
+    except OSError as error:
+        absent = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT)
+        if error.errno in (*absent, errno.EPERM, errno.EACCES):
+            pytest.skip(f"no {heading} here ({error}); {ELSEWHERE}")
+        if error.errno == errno.ENODEV and heading.startswith("CAN_"):
+            pytest.skip(f"no interface vcan0; {ELSEWHERE}")
+        raise
+
+
+def test_the_reference_has_every_family() -> None:
+    text = PAGE.read_text()
+    for name in {*(name for name, *_ in FAMILIES.values()), "AF_UNIX", "IPPROTO_MPTCP"}:
+        assert re.search(rf"^##+ {name}$", text, re.MULTILINE), name
