@@ -17,7 +17,6 @@ import sys
 from enum import IntEnum, IntFlag  # noqa: F401
 
 from tracesock import _constants, _namespace
-from tracesock._constants import *  # noqa: F403
 from tracesock._enums import AddressFamily, AddressInfo, MsgFlag, SocketKind
 from tracesock._functions import (
     _LOCALHOST,
@@ -74,6 +73,11 @@ TYPE_CHECKING = False  # typing takes milliseconds to import
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from typing import Any
+
+    from tracesock._constants import *  # noqa: F403
+else:
+    # Half a millisecond less than the statement, for the same.
+    globals().update(_constants.names)
 
 error = OSError
 timeout = TimeoutError

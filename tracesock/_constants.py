@@ -15,5 +15,6 @@ for _enumeration in (
 ):
     _names |= _enums.members(_enumeration, _types[_enumeration.__name__])
 
+names = _names
 globals().update(_names)
 __all__ = list(_names)

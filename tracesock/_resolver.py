@@ -8,12 +8,14 @@ refuses leaves nothing behind.
 from __future__ import annotations
 
 from sys import audit
-from typing import TYPE_CHECKING, Any
 
 from tracesock import _namespace, _native
 from tracesock._enums import family_enum, kind_enum
 
+TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
+    from typing import Any
+
     from collections.abc import Callable
     from os import PathLike
     from socket import AddressFamily, SocketKind
