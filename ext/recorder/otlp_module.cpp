@@ -193,7 +193,7 @@ nb::bytes as_bytes(std::string_view bytes) {
 }
 
 struct OtlpEncoder {
-    OtlpEncoder(nb::bytes resource, nb::handle resource_schema_url, nb::handle scope_name,
+    OtlpEncoder(nb::handle resource, nb::handle resource_schema_url, nb::handle scope_name,
                 nb::handle scope_version, nb::handle scope_schema_url, std::size_t limit,
                 std::optional<std::size_t> value_limit)
         : encoder({.resource = bytes_argument("resource", resource),
@@ -264,12 +264,12 @@ void bind_otlp(nb::module_& module) {
         module, "OtlpEncoder",
         "Builds requests of the OpenTelemetry protocol (ExportTraceServiceRequest of\n"
         "opentelemetry-proto), one after another in the same memory.")
-        .def(nb::init<nb::bytes, nb::handle, nb::handle, nb::handle, nb::handle, std::size_t,
+        .def(nb::init<nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, std::size_t,
                       std::optional<std::size_t>>(),
-             nb::arg("resource") = nb::bytes("", 0), nb::arg("resource_schema_url") = "",
-             nb::arg("scope_name") = "", nb::arg("scope_version") = "",
-             nb::arg("scope_schema_url") = "", nb::kw_only(), nb::arg("limit") = request_limit,
-             nb::arg("value_limit") = nb::none(),
+             nb::arg("resource").none() = nb::bytes("", 0),
+             nb::arg("resource_schema_url").none() = "", nb::arg("scope_name").none() = "",
+             nb::arg("scope_version").none() = "", nb::arg("scope_schema_url").none() = "",
+             nb::kw_only(), nb::arg("limit") = request_limit, nb::arg("value_limit") = nb::none(),
              nb::sig("def __init__(self, resource: bytes = b\"\", resource_schema_url: str = \"\", "
                      "scope_name: str = \"\", scope_version: str = \"\", "
                      "scope_schema_url: str = \"\", *, limit: int = 20971520, "
@@ -277,12 +277,14 @@ void bind_otlp(nb::module_& module) {
              "resource: the attributes of the resource, each by otlp_resource_attribute, joined.\n"
              "limit: bytes of a request, at most. value_limit: characters of each text in an\n"
              "attribute's value, at most; no limit without it.")
-        .def("add_span", &OtlpEncoder::add_span, nb::lock_self(), nb::arg("name"),
-             nb::arg("trace_id"), nb::arg("span_id"), nb::arg("start"), nb::arg("end"),
-             nb::kw_only(), nb::arg("parent") = nb::none(), nb::arg("parent_is_remote") = false,
-             nb::arg("trace_state") = "", nb::arg("kind") = 1, nb::arg("attributes") = nb::none(),
-             nb::arg("encoded_attributes") = nb::bytes("", 0), nb::arg("dropped_attributes") = 0,
-             nb::arg("status") = 0, nb::arg("message") = "",
+        .def("add_span", &OtlpEncoder::add_span, nb::lock_self(), nb::arg("name").none(),
+             nb::arg("trace_id").none(), nb::arg("span_id").none(), nb::arg("start").none(),
+             nb::arg("end").none(), nb::kw_only(), nb::arg("parent") = nb::none(),
+             nb::arg("parent_is_remote") = false, nb::arg("trace_state").none() = "",
+             nb::arg("kind").none() = 1, nb::arg("attributes") = nb::none(),
+             nb::arg("encoded_attributes").none() = nb::bytes("", 0),
+             nb::arg("dropped_attributes").none() = 0, nb::arg("status").none() = 0,
+             nb::arg("message").none() = "",
              nb::sig("def add_span(self, name: str, trace_id: int, span_id: int, start: int, "
                      "end: int, *, parent: int | None = None, parent_is_remote: bool = False, "
                      "trace_state: str = \"\", kind: int = 1, "
@@ -304,30 +306,32 @@ void bind_otlp(nb::module_& module) {
             "size", [](const OtlpEncoder& self) { return self.encoder.size(); }, nb::lock_self(),
             "Bytes of the request.");
 
-    module.def(
-        "otlp_resource_attribute",
+    // Not with module.def: that looks for an earlier function of the name, and a module that binds
+    // its parts when they are first named would come here again to find one.
+    module.attr("otlp_resource_attribute") = nb::cpp_function(
         [](nb::handle key, nb::handle value) {
             return attribute(Holder::resource, key, value, std::nullopt);
         },
-        nb::arg("key"), nb::arg("value"),
+        nb::name("otlp_resource_attribute"), nb::arg("key").none(), nb::arg("value").none(),
         nb::sig("def otlp_resource_attribute(key: str, value: object) -> bytes"),
         "An attribute as the encoding of a Resource holds it. Raises TypeError or ValueError for\n"
         "one that OTLP cannot hold.");
-    module.def(
-        "otlp_span_attribute",
+    module.attr("otlp_span_attribute") = nb::cpp_function(
         [](nb::handle key, nb::handle value, std::optional<std::size_t> limit) {
             return attribute(Holder::span, key, value, limit);
         },
-        nb::arg("key"), nb::arg("value"), nb::arg("limit") = nb::none(),
+        nb::name("otlp_span_attribute"), nb::arg("key").none(), nb::arg("value").none(),
+        nb::arg("limit") = nb::none(),
         nb::sig("def otlp_span_attribute(key: str, value: object, limit: int | None = None) "
                 "-> bytes"),
         "An attribute as the encoding of a span holds it, its texts of at most `limit`\n"
         "characters. Raises TypeError or ValueError for one that OTLP cannot hold.");
-    module.def("otlp_json", json, nb::arg("request"),
-               nb::sig("def otlp_json(request: bytes) -> bytes"),
-               "The request of an OtlpEncoder as JSON, one line without its end: OTLP's mapping,\n"
-               "https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding. Raises\n"
-               "ValueError for other bytes.");
+    module.attr("otlp_json") = nb::cpp_function(
+        json, nb::name("otlp_json"), nb::arg("request").none(),
+        nb::sig("def otlp_json(request: bytes) -> bytes"),
+        "The request of an OtlpEncoder as JSON, one line without its end: OTLP's mapping,\n"
+        "https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding. Raises\n"
+        "ValueError for other bytes.");
 }
 
 }  // namespace tracesock
