@@ -23,12 +23,9 @@ struct Part {
     void (*bind)(nb::module_& module);
 };
 constexpr std::array parts{
-    Part{"recorder", bind_recorder},
-    Part{"audit", bind_audit},
-    Part{"OtlpEncoder", bind_otlp},
-    Part{"otlp_resource_attribute", bind_otlp},
-    Part{"otlp_span_attribute", bind_otlp},
-    Part{"otlp_json", bind_otlp},
+    Part{"recorder", bind_recorder},        Part{"audit", bind_audit},
+    Part{"OtlpEncoder", bind_otlp},         Part{"otlp_resource_attribute", bind_otlp},
+    Part{"otlp_span_attribute", bind_otlp}, Part{"otlp_json", bind_otlp},
 };
 
 nb::object late_attribute(nb::handle module, const std::string& name) {
@@ -46,6 +43,8 @@ nb::object late_attribute(nb::handle module, const std::string& name) {
 }  // namespace tracesock
 
 NB_MODULE(_native, module) {
+    // What telemetry holds at the interpreter's end is no leak worth a program's standard error.
+    nb::set_leak_warnings(false);
     module.attr("__version__") = TRACESOCK_VERSION;
     tracesock::bind_constants(module);
     tracesock::bind_address(module);

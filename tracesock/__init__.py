@@ -66,7 +66,16 @@ from tracesock._resolver import (
 )
 from tracesock._socketclass import _GiveupOnSendfile, socket
 from tracesock._socketio import SocketIO, _blocking_errnos
-from tracesock._stock import CAPI, EAGAIN, EBADF, EWOULDBLOCK, SocketType, gaierror, has_ipv6, herror
+from tracesock._stock import (
+    CAPI,
+    EAGAIN,
+    EBADF,
+    EWOULDBLOCK,
+    SocketType,
+    gaierror,
+    has_ipv6,
+    herror,
+)
 from tracesock._stock import GLOBAL_DEFAULT_TIMEOUT as _GLOBAL_DEFAULT_TIMEOUT
 
 TYPE_CHECKING = False  # typing takes milliseconds to import

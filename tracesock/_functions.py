@@ -10,8 +10,8 @@ from tracesock._stock import GLOBAL_DEFAULT_TIMEOUT, has_ipv6
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
-    from typing import Any
     from collections.abc import Iterable
+    from typing import Any
 
     from _typeshed import ReadableBuffer
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-
 public: Any = None
 
 # Who is told about look-ups and connection set-ups; None while telemetry is off.

@@ -14,12 +14,10 @@ from tracesock._enums import family_enum, kind_enum
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
-    from typing import Any
-
     from collections.abc import Callable
     from os import PathLike
     from socket import AddressFamily, SocketKind
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
     AddressInfo: TypeAlias = tuple[AddressFamily | int, SocketKind | int, int, str, tuple[Any, ...]]
     HostEntry: TypeAlias = tuple[str, list[str], list[str]]

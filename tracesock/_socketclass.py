@@ -13,9 +13,8 @@ from tracesock._socketio import SocketIO
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
-    from typing import IO, Any, NoReturn
     from socket import AddressFamily, SocketKind
-    from typing import Self
+    from typing import IO, Any, NoReturn, Self
 
 _AF_INET = 2
 _SOCK_STREAM = 1
@@ -23,9 +22,7 @@ _LARGEST_SENDFILE = 2**30  # bytes a call; sendfile(2) takes a little less than 
 _SEND_BLOCK = 8192  # bytes read from a file that sendfile(2) cannot take
 
 
-
-
-class _GiveupOnSendfile(Exception):  # noqa: N818 - the standard library's name, which tests use
+class _GiveupOnSendfile(Exception):
     """sendfile(2) cannot serve this file: send() does."""
 
 
@@ -230,7 +227,9 @@ class socket(_native.Socket):
         try:
             while not count or total < count:
                 try:
-                    sent = self._sendfile(fileno, offset, min(count - total, limit) if count else limit)
+                    sent = self._sendfile(
+                        fileno, offset, min(count - total, limit) if count else limit
+                    )
                 except TimeoutError:
                     raise
                 except OSError as error:
@@ -246,9 +245,7 @@ class socket(_native.Socket):
             if total > 0 and hasattr(file, "seek"):
                 file.seek(offset)
 
-    def _sendfile_use_send(
-        self, file: IO[bytes], offset: int = 0, count: int | None = None
-    ) -> int:
+    def _sendfile_use_send(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
         self._check_sendfile_params(file, offset, count)
         if self.gettimeout() == 0:
             raise ValueError("non-blocking sockets are not supported")

@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <time.h>
 
+#include "recorder/module.hpp"
 #include "recorder/recorder.hpp"
 #include "socket/address.hpp"
 #include "socket/bindings.hpp"
@@ -44,6 +45,21 @@ bool wait(double seconds) {
     return woken;
 }
 
+}  // namespace
+
+nb::tuple record_tuple(const Record& record) {
+    const std::uint64_t start = recorder::Clock::unix_time(record.start);
+    const bool parent = (record.flags & recorder::has_parent) != 0;
+    return nb::make_tuple(static_cast<int>(record.kind), start,
+                          start + recorder::Clock::duration(record.duration),
+                          bytes_or_none(record.trace.data(), record.trace.size(), parent),
+                          bytes_or_none(record.parent.data(), record.parent.size(), parent),
+                          record.size, record.stall, record.connection, record.calls, record.error,
+                          static_cast<int>(record.flags));
+}
+
+namespace {
+
 // Takes what is there, oldest first in each thread's ring, at most `limit` records: a list of
 // (kind, start, end, trace id, parent id, size, stall, connection, calls, error, flags).
 nb::list drain(std::size_t limit) {
@@ -53,41 +69,11 @@ nb::list drain(std::size_t limit) {
     std::vector<PyObject*> contexts;
     {
         nb::gil_scoped_release unlocked;
-        const std::lock_guard lock(own.mutex);
-        bool emptied = true;
-        for (auto shard = own.shards.begin(); shard != own.shards.end();) {
-            (*shard)->ring.drain(limit - taken.size(),
-                                 [&](const Record& record) { taken.push_back(record); });
-            emptied = emptied && (*shard)->ring.empty();
-            // A thread that is gone writes no more: its counts are kept, its ring is not.
-            if ((*shard)->ended.load(std::memory_order_acquire) && (*shard)->ring.empty()) {
-                own.retire(**shard);
-                if ((*shard)->context != nullptr) contexts.push_back((*shard)->context);
-                shard = own.shards.erase(shard);
-            } else {
-                ++shard;
-            }
-        }
-        if (emptied) {
-            ++own.epoch;
-            std::erase_if(own.connections, [&](const auto& entry) {
-                return entry.second->socket == nullptr && entry.second->closed_epoch <= own.epoch;
-            });
-        }
+        own.drain(limit, [&](const Record& record) { taken.push_back(record); }, contexts);
     }
     for (PyObject* context : contexts) Py_DECREF(context);
     nb::list records;
-    for (const Record& record : taken) {
-        const std::uint64_t start = recorder::Clock::unix_time(record.start);
-        const bool parent = (record.flags & recorder::has_parent) != 0;
-        records.append(
-            nb::make_tuple(static_cast<int>(record.kind), start,
-                           start + recorder::Clock::duration(record.duration),
-                           bytes_or_none(record.trace.data(), record.trace.size(), parent),
-                           bytes_or_none(record.parent.data(), record.parent.size(), parent),
-                           record.size, record.stall, record.connection, record.calls, record.error,
-                           static_cast<int>(record.flags)));
-    }
+    for (const Record& record : taken) records.append(record_tuple(record));
     return records;
 }
 
@@ -241,6 +227,7 @@ nb::list connections() {
 
 void bind_recorder(nb::module_& parent) {
     nb::module_ module = parent.def_submodule("recorder", "The recorder, driven by Python.");
+    bind_otlp_drain(module);
     module.attr("SENDS") = static_cast<unsigned>(recorder::want_sends);
     module.attr("METRICS") = static_cast<unsigned>(recorder::want_metrics);
     module.attr("SLOW_SENDS") = static_cast<unsigned>(recorder::want_slow_sends);

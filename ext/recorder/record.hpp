@@ -15,6 +15,7 @@ enum class Kind : std::uint8_t { send, connect, accept, first_byte, closed };
 inline constexpr std::uint8_t has_parent = 1;   // trace and parent hold the caller's context
 inline constexpr std::uint8_t only_metric = 2;  // no span: not sampled, not wanted, or no parent
 inline constexpr std::uint8_t abandoned = 4;    // a pending connect that nobody finished
+inline constexpr std::uint8_t over_limit = 8;   // set by the drain: beyond the spans of a trace
 
 // `error` of a record: an errno, or one of these.
 inline constexpr std::int16_t no_error = 0;

@@ -10,7 +10,7 @@ std::atomic<unsigned> wanted{0};
 
 namespace {
 
-constexpr std::size_t ring_capacity = 1u << 13;  // records a thread: 512 KiB
+constexpr std::size_t ring_capacity = 1u << 14;  // records a thread: 1 MiB
 constexpr std::uint64_t wake_every = ring_capacity / 8;
 constexpr std::size_t most_names = 4096;
 // Nanoseconds from which a send is long enough to ask the kernel whether it waited.
@@ -182,6 +182,31 @@ Connection* Recorder::connection(Socket& socket) noexcept {
         lost.fetch_add(1, std::memory_order_relaxed);
         return nullptr;
     }
+}
+
+std::size_t Recorder::drain(std::size_t limit, const Take& take, std::vector<PyObject*>& contexts) {
+    const std::lock_guard lock(mutex);
+    std::size_t taken = 0;
+    bool emptied = true;
+    for (auto shard = shards.begin(); shard != shards.end();) {
+        taken += (*shard)->ring.drain(limit - taken, take);
+        emptied = emptied && (*shard)->ring.empty();
+        // A thread that is gone writes no more: its counts are kept, its ring is not.
+        if ((*shard)->ended.load(std::memory_order_acquire) && (*shard)->ring.empty()) {
+            retire(**shard);
+            if ((*shard)->context != nullptr) contexts.push_back((*shard)->context);
+            shard = shards.erase(shard);
+        } else {
+            ++shard;
+        }
+    }
+    if (emptied) {
+        ++epoch;
+        std::erase_if(connections, [&](const auto& entry) {
+            return entry.second->socket == nullptr && entry.second->closed_epoch <= epoch;
+        });
+    }
+    return taken;
 }
 
 void Recorder::retire(const Shard& shard) {
@@ -391,8 +416,7 @@ void SendProbe::finish(std::int64_t size) noexcept {
     bool span = (want & want_sends) != 0;
     if (!span && (want & want_failed_sends) != 0) span = stats_.error != no_error;
     if (!span && (want & want_slow_sends) != 0)
-        span = stall != 0 ||
-               duration >= recorder.slow_threshold.load(std::memory_order_relaxed);
+        span = stall != 0 || duration >= recorder.slow_threshold.load(std::memory_order_relaxed);
     if (span && (traced_ || (want & want_rootless_sends) != 0)) {
         Record record;
         record.start = stats_.started;
@@ -649,10 +673,10 @@ void resolved(const char* host, std::uint64_t started, const Address* answer) no
                 text[0] = '\0';
         }
         if (name)
-            Ref ignored(PyObject_CallFunction(
-                callback.get(), answer != nullptr ? "OKO[s]" : "OKO[]", name.get(),
-                static_cast<unsigned long long>(started),
-                error != nullptr ? error : Py_None, text));
+            Ref ignored(PyObject_CallFunction(callback.get(),
+                                              answer != nullptr ? "OKO[s]" : "OKO[]", name.get(),
+                                              static_cast<unsigned long long>(started),
+                                              error != nullptr ? error : Py_None, text));
         // Telemetry never raises: its failure is the observer's own to log.
         PyErr_Clear();
     }

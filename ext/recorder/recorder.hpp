@@ -9,6 +9,7 @@
 // clang-format off: state.hpp brings Python.h, which comes first
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -258,6 +259,10 @@ class Recorder {
     std::uint16_t intern(const Connection& connection);
     void push(Shard& shard, const Record& record) noexcept;
     void after_fork() noexcept;
+    // Gives `take` at most `limit` records, oldest first in each thread's ring, and frees what no
+    // record names any more. `contexts` are references to be given back under the lock.
+    using Take = std::function<void(const Record&)>;
+    std::size_t drain(std::size_t limit, const Take& take, std::vector<PyObject*>& contexts);
     // Keeps the counts of a shard whose thread is gone; under the mutex.
     void retire(const Shard& shard);
     void set_slow_threshold(double seconds) noexcept;

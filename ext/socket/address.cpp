@@ -34,6 +34,8 @@ PyObject* exception(Error kind) {
 // An encoded address as an object of its own: what `Address(family, address)` makes.
 struct Prepared {
     Address address;
+    // The socket's, which is not the kernel's where a family has another's addresses (AF_RDS).
+    int family = 0;
     int protocol = 0;
 
     std::string_view bytes() const {
@@ -50,6 +52,7 @@ nb::object decoded(const Prepared& prepared) {
 
 Prepared prepare(int family, nb::handle object, int protocol, const char* caller) {
     Prepared result;
+    result.family = family;
     result.protocol = protocol;
     PythonContext context(caller, protocol);
     if (!find_family(family, protocol)->encode(context, object.ptr(), result.address))
@@ -235,10 +238,9 @@ Object* PythonContext::path(const char* data, std::size_t size) {
 bool encode(Socket& socket, PyObject* object, const char* caller, Address& out) {
     if (!PyTuple_Check(object) && nb::isinstance<Prepared>(object)) {
         const auto& prepared = *nb::inst_ptr<Prepared>(object);
-        if (prepared.address.header.sa_family != socket.family) {
+        if (prepared.family != socket.family) {
             PyErr_Format(PyExc_TypeError, "%s(): Address of family %d on a socket of family %d",
-                         caller, static_cast<int>(prepared.address.header.sa_family),
-                         socket.family);
+                         caller, prepared.family, socket.family);
             return false;
         }
         out = prepared.address;
@@ -259,9 +261,9 @@ bool readable(const Socket& socket) {
     return false;
 }
 
-PyObject* make_address(const Address& address, int protocol) {
+PyObject* make_address(const Address& address, int family, int protocol) {
     return guarded<PyObject*>(
-        nullptr, [&] { return nb::cast(Prepared{address, protocol}).release().ptr(); });
+        nullptr, [&] { return nb::cast(Prepared{address, family, protocol}).release().ptr(); });
 }
 
 void bind_address(nb::module_& module) {
@@ -272,10 +274,8 @@ void bind_address(nb::module_& module) {
             [](Prepared* self, int family, nb::object address, int protocol) {
                 new (self) Prepared(prepare(family, address, protocol, "Address"));
             },
-            nb::arg("family"), nb::arg("address"), nb::arg("proto") = 0)
-        .def_prop_ro(
-            "family",
-            [](const Prepared& self) { return static_cast<int>(self.address.header.sa_family); })
+            nb::arg("family"), nb::arg("address").none(), nb::arg("proto") = 0)
+        .def_prop_ro("family", [](const Prepared& self) { return self.family; })
         .def_prop_ro("proto", [](const Prepared& self) { return self.protocol; })
         .def_prop_ro("address", &decoded)
         .def("__bytes__",
@@ -293,8 +293,7 @@ void bind_address(nb::module_& module) {
                  return static_cast<Py_ssize_t>(std::hash<std::string_view>{}(self.bytes()) >> 1);
              })
         .def("__repr__", [](const Prepared& self) {
-            return nb::str("Address(family={}, address={!r})")
-                .format(static_cast<int>(self.address.header.sa_family), decoded(self));
+            return nb::str("Address(family={}, address={!r})").format(self.family, decoded(self));
         });
 
     module.def(
@@ -303,8 +302,8 @@ void bind_address(nb::module_& module) {
             const Prepared prepared = prepare(family, address, protocol, caller);
             return nb::bytes(prepared.bytes().data(), prepared.bytes().size());
         },
-        nb::arg("family"), nb::arg("protocol"), nb::arg("address"), nb::arg("caller") = "bind",
-        "The kernel's form of an address of one family, as bytes.");
+        nb::arg("family"), nb::arg("protocol"), nb::arg("address").none(),
+        nb::arg("caller") = "bind", "The kernel's form of an address of one family, as bytes.");
     module.def(
         "decode_address",
         [](int protocol, nb::bytes data) {

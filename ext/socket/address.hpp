@@ -55,6 +55,6 @@ PyObject* decode(const Socket& socket, const Address& address);
 bool readable(const Socket& socket);
 
 // A new tracesock.Address.
-PyObject* make_address(const Address& address, int protocol);
+PyObject* make_address(const Address& address, int family, int protocol);
 
 }  // namespace tracesock

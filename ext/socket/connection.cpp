@@ -92,7 +92,7 @@ PyObject* socket_prepare(PyObject* self, PyObject* arguments) noexcept {
         Socket& socket = state_of(self);
         Address address;
         if (!encode(socket, PyTuple_GET_ITEM(given, 0), caller, address)) return nullptr;
-        return make_address(address, socket.protocol);
+        return make_address(address, socket.family, socket.protocol);
     });
 }
 

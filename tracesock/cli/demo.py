@@ -239,7 +239,9 @@ def _show(spans: list[Any], metrics: list[dict[str, Any]]) -> None:
         table.add_column("0 to " + _duration(root.end_time - root.start_time), no_wrap=True)
         table.add_column("what", overflow="fold")
         for depth, span in _tree(root, own):
-            colour = next((c for name, c in _COLOURS.items() if span.name.startswith(name)), "white")
+            colour = next(
+                (c for name, c in _COLOURS.items() if span.name.startswith(name)), "white"
+            )
             failed = span.status.status_code.name == "ERROR"
             table.add_row(
                 Text("  " * depth + span.name, style="red" if failed else colour),

@@ -6,6 +6,7 @@ records into spans and metrics of OpenTelemetry.
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -13,18 +14,21 @@ from opentelemetry import context as otel_context
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace.propagation import _SPAN_KEY
 
 from tracesock import _namespace
 from tracesock._native import recorder
 from tracesock.dropin.observer import set_observer
-from tracesock.instrumentation.connections import Connection, connections, ephemeral_ports, leaks
 from tracesock.instrumentation.config import Config, ConfigError, from_environment
+from tracesock.instrumentation.connections import Connection, connections, ephemeral_ports, leaks
 from tracesock.instrumentation.drain import Drain
 from tracesock.instrumentation.environment import instrument_from_environment
+from tracesock.instrumentation.export import OtlpSink, ProcessorSink
 from tracesock.instrumentation.metrics import Metrics
 from tracesock.instrumentation.observer import SERVER_KEY, Observer
-from tracesock.instrumentation.spans import Spans
+from tracesock.instrumentation.spans import Spans, samples_all_children
 
 __all__ = [
     "Config",
@@ -44,6 +48,16 @@ _lock = threading.RLock()
 _current: Drain | None = None
 
 
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()
+    if _current is not None:
+        _current.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def instrument(tracer_provider: Any = None, meter_provider: Any = None, **config: Any) -> None:
     """Record what the sockets of this process do, as OpenTelemetry spans and metrics.
 
@@ -57,8 +71,6 @@ def instrument(tracer_provider: Any = None, meter_provider: Any = None, **config
     with _lock:
         uninstrument()
         provider = tracer_provider or trace.get_tracer_provider()
-        spans = Spans(provider, settings)
-        observer = Observer(spans)
         drain: Drain
         metrics = Metrics(
             meter_provider or otel_metrics.get_meter_provider(),
@@ -66,6 +78,9 @@ def instrument(tracer_provider: Any = None, meter_provider: Any = None, **config
             redact=settings.redact,
             before_collect=lambda: drain.once(),
         )
+        provider, sink = _sink(provider, settings, metrics)
+        spans = Spans(provider, sink, settings)
+        observer = Observer(spans)
         drain = Drain(spans, observer, metrics)
         recorder.start(
             _wanted(settings),
@@ -108,6 +123,31 @@ def flush() -> None:
     drain = _current
     if drain is not None:
         drain.flush()
+
+
+def _sink(provider: Any, settings: Config, metrics: Metrics) -> tuple[Any, Any]:
+    """(provider, sink): where spans go, and who samples and numbers them."""
+    if settings.export != "otlp" and not settings.otlp:
+        return provider, ProcessorSink(provider)
+    if getattr(provider, "sampler", None) is None:
+        # Nobody else makes spans here: a provider for the sampler, the identifiers, the resource.
+        provider = TracerProvider()
+    native = (
+        not settings.excluded_peers
+        and not settings.redact
+        and settings.request_hook is None
+        and settings.response_hook is None
+        and type(provider.id_generator) is RandomIdGenerator
+        and samples_all_children(provider.sampler)
+    )
+    sink = OtlpSink(
+        settings.otlp,
+        provider.resource,
+        most_in_trace=settings.max_sends_per_trace,
+        native=native,
+        dropped=metrics.dropped,
+    )
+    return provider, sink
 
 
 def _wanted(settings: Config) -> int:

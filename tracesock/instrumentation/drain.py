@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 from typing import Any
 
@@ -22,7 +21,6 @@ from tracesock.instrumentation.observer import Observer
 from tracesock.instrumentation.spans import ACCEPT, CLOSED, CONNECT, FIRST_BYTE, SEND, Spans
 
 _log = logging.getLogger(__name__)
-_BATCH = 4096
 
 
 class DrainProcessor(SpanProcessor):
@@ -70,34 +68,36 @@ class Drain:
         self._join_provider()
         self._run_thread()
         atexit.register(self.flush)
-        os.register_at_fork(after_in_child=self._after_fork)
 
     def stop(self) -> None:
         """Deliver what is left and end the thread."""
         self._stopping = True
-        recorder.wake()
+        self.spans.sink.wake()
         thread, self._thread = self._thread, None
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(timeout=5)
         self.flush()
         atexit.unregister(self.flush)
         self._leave_provider()
+        self.spans.sink.close()
 
     def _run_thread(self) -> None:
         self._thread = threading.Thread(target=self._run, name="tracesock-drain", daemon=True)
         self._thread.start()
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: what was recorded is the parent's to tell."""
         if self._stopping or self._thread is None:
             return
         self._lock = threading.RLock()
         self.observer.clear_after_fork()
         self.spans.forget_all()
+        self.spans.sink.after_fork()
         self.told = self.failed = self._dropped_told = 0
         self._run_thread()
 
     def _join_provider(self) -> None:
-        processor = self.spans.processor
+        processor = getattr(self.spans.provider, "_active_span_processor", None)
         if processor is None:
             return
         present = getattr(processor, "_span_processors", None)
@@ -111,7 +111,7 @@ class Drain:
             )
 
     def _leave_provider(self) -> None:
-        processor = self.spans.processor
+        processor = getattr(self.spans.provider, "_active_span_processor", None)
         if isinstance(getattr(processor, "_span_processors", None), tuple):
             with processor._lock:
                 processor._span_processors = tuple(
@@ -123,10 +123,10 @@ class Drain:
         otel_context.attach(otel_context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
         interval = self.spans.config.drain_interval
         while not self._stopping:
+            # Outside the lock: a flush need not wait for what only waits.
             recorder.wait(interval)
-            if self._stopping:
-                return
-            self.once()
+            if not self._stopping:
+                self.once()
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -137,6 +137,7 @@ class Drain:
             with self._lock:
                 self.once()
                 self._guard(self.spans.flush_folds)
+            self._guard(self.spans.sink.flush)
         finally:
             otel_context.detach(token)
 
@@ -146,18 +147,22 @@ class Drain:
             events = self.observer.events
             for _ in range(len(events)):
                 self._guard(self.observer.finish, events.popleft(), self.metrics)
-            while True:
-                records = recorder.drain(_BATCH)
-                for record in records:
-                    self._guard(self._handlers[record[0]], record)
-                self.told += len(records)
-                if len(records) < _BATCH:
-                    break
+            while not self._read_sink():
+                pass
             _, dropped, _ = recorder.counts()
             dropped += self.observer.dropped
             if dropped > self._dropped_told:
                 self.metrics.dropped("traces", "ring_full", dropped - self._dropped_told)
                 self._dropped_told = dropped
+
+    def _read_sink(self) -> bool:
+        """Handle what there is now; whether that was all."""
+        records = self.spans.sink.read(0.0)
+        for record in records:
+            self._guard(self._handlers[record[0]], record)
+        self.told += len(records)
+        _, _, waiting = recorder.counts()
+        return not records or not waiting
 
     def _guard(self, function: Any, *arguments: Any) -> None:
         try:

@@ -183,7 +183,7 @@ class Observer:
 
     def _start_setup(self, address: Any) -> _Setup | None:
         try:
-            if suppressed() or self.spans.processor is None:
+            if suppressed() or not self.spans.wanted:
                 return None
             host, port = address
             setup = _Setup()
@@ -206,9 +206,7 @@ class Observer:
             sampled = not current.is_valid or current.trace_flags.sampled
             state = current.trace_state if current.is_valid else None
             if sampled:
-                result = self.spans.sample(
-                    setup.parent, trace_id, setup.name, setup.attributes
-                )
+                result = self.spans.sample(setup.parent, trace_id, setup.name, setup.attributes)
                 if result is not None:
                     sampled = result.decision.is_sampled()
                     setup.attributes.update(result.attributes or {})
@@ -282,9 +280,7 @@ class Observer:
             protocol = tls.selected_alpn_protocol()
             if protocol:
                 attributes[semconv.TLS_NEXT_PROTOCOL] = protocol
-        self.put(
-            "handshake", server_side, started, end, parent, attributes, _error_type(error)
-        )
+        self.put("handshake", server_side, started, end, parent, attributes, _error_type(error))
 
     def send_started(self, tls: Any, call: str, size: int) -> Any:
         """Application bytes are about to be encrypted and sent."""
@@ -330,7 +326,7 @@ class Observer:
         shown = printable(semconv.REDACTED if redacted else host)
         attributes: dict[str, Any] = {semconv.DNS_QUESTION_NAME: host}
         if answers:
-            attributes[semconv.DNS_ANSWERS] = tuple(answers[:semconv.MAX_ANSWERS])
+            attributes[semconv.DNS_ANSWERS] = tuple(answers[: semconv.MAX_ANSWERS])
         self.spans.deliver(
             Finished(
                 "lookup",

@@ -15,13 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
-from opentelemetry.trace.status import Status, StatusCode
 
-from tracesock._native import __version__, recorder
+from tracesock._native import recorder
 from tracesock.instrumentation import semconv
 
 if TYPE_CHECKING:
@@ -29,13 +26,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-SCOPE = InstrumentationScope(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _MOST_PEERS = 4096
 
 # Kinds and flags of ext/recorder/record.hpp.
 SEND, CONNECT, ACCEPT, FIRST_BYTE, CLOSED = range(5)
-HAS_PARENT, ONLY_METRIC, ABANDONED = 1, 2, 4
+HAS_PARENT, ONLY_METRIC, ABANDONED, OVER_LIMIT = 1, 2, 4, 8
 
 
 @dataclasses.dataclass(slots=True)
@@ -130,15 +126,17 @@ def printable(value: str) -> str:
 
 
 class Spans:
-    """Makes spans for one provider.
+    """Makes spans for one sink, sampled and numbered as `provider` says.
 
-    `provider` is any TracerProvider; only an SDK's, which has processors, is given spans.
+    `provider` is any TracerProvider; without an SDK's, which has a sampler and identifiers, there
+    are no spans.
     """
 
-    def __init__(self, provider: Any, config: Config) -> None:
+    def __init__(self, provider: Any, sink: Any, config: Config) -> None:
         self.provider = provider
+        self.sink = sink
+        sink.resolve = self.peer
         self.config = config
-        self.delivered = 0
         self._excluder = Excluder(config.excluded_peers)
         self._redact = frozenset(config.redact)
         self._peers: OrderedDict[int, Peer] = OrderedDict()
@@ -149,9 +147,9 @@ class Spans:
     # --- the provider -------------------------------------------------------------------------
 
     @property
-    def processor(self) -> Any:
-        """The provider's processors, None where it has none."""
-        return getattr(self.provider, "_active_span_processor", None)
+    def wanted(self) -> bool:
+        """Whether spans can be made at all."""
+        return getattr(self.provider, "sampler", None) is not None
 
     def sample(
         self, parent: SpanContext | None, trace_id: int, name: str, attributes: dict[str, Any]
@@ -180,9 +178,8 @@ class Spans:
         return sampler.should_sample(context, trace_id, name, SpanKind.INTERNAL, attributes)
 
     def deliver(self, finished: Finished) -> None:
-        """Sample a span, run the hooks, and give it to the provider's processors."""
-        processor = self.processor
-        if processor is None:
+        """Sample a span, run the hooks, and give it to the sink."""
+        if not self.wanted:
             return
         attributes = finished.attributes
         if finished.error is not None:
@@ -203,25 +200,10 @@ class Spans:
                 state = result.trace_state
                 if not result.decision.is_sampled():
                     return
-            context = SpanContext(
-                trace_id, generator.generate_span_id(), False, _SAMPLED, state
-            )
+            context = SpanContext(trace_id, generator.generate_span_id(), False, _SAMPLED, state)
         self._hook(self.config.request_hook, finished.kind, attributes)
         self._hook(self.config.response_hook, finished.kind, attributes, finished.error)
-        span = ReadableSpan(
-            name=finished.name,
-            context=context,
-            parent=parent,
-            resource=self.provider.resource,
-            attributes=attributes,
-            kind=finished.span_kind,
-            status=Status(StatusCode.ERROR) if finished.error else Status(StatusCode.UNSET),
-            start_time=finished.start,
-            end_time=finished.end,
-            instrumentation_scope=SCOPE,
-        )
-        processor.on_end(span)
-        self.delivered += 1
+        self.sink.put(finished, context, attributes)
 
     def _hook(self, hook: Any, *arguments: Any) -> None:
         if hook is None:
@@ -281,8 +263,9 @@ class Spans:
         )
         if local is not None or remote is not None:
             self._peers[number] = known
+            self.sink.connection(number, known)
             if len(self._peers) > _MOST_PEERS:
-                self._peers.popitem(last=False)
+                self.sink.forget(self._peers.popitem(last=False)[0])
         return known
 
     def forget_all(self) -> None:
@@ -290,11 +273,11 @@ class Spans:
         self._peers.clear()
         self._counted.clear()
         self._folds.clear()
-        self.delivered = 0
 
     def forget(self, number: int) -> None:
         """The connection has ended."""
         self._peers.pop(number, None)
+        self.sink.forget(number)
 
     # --- native records -----------------------------------------------------------------------
 
@@ -338,7 +321,7 @@ class Spans:
 
     def send(self, record: tuple[Any, ...], peer: Peer, error: str | None) -> None:
         """A send: a span of its own, or a part of its connection's fold in this trace."""
-        _, start, end, trace_id, span_id, size, stall, number, calls, _, _ = record
+        _, start, end, trace_id, span_id, size, stall, number, calls, _, flags = record
         if peer.excluded:
             return
         parent = parent_of(trace_id, span_id)
@@ -349,7 +332,7 @@ class Spans:
             self._counted[key] = counted
             if len(self._counted) > _MOST_PEERS:
                 self._counted.popitem(last=False)
-            if counted > limit:
+            if counted > limit or flags & OVER_LIMIT:
                 fold = self._folds.get(key)
                 if fold is None:
                     fold = self._folds[key] = _Fold(parent, start, end)
@@ -386,7 +369,15 @@ class Spans:
         if longest is not None:
             attributes[semconv.SEND_LONGEST_DURATION] = longest / 1e9
         self.deliver(
-            Finished("send", semconv.span_send(peer.label, peer.port), start, end, attributes, parent, error)
+            Finished(
+                "send",
+                semconv.span_send(peer.label, peer.port),
+                start,
+                end,
+                attributes,
+                parent,
+                error,
+            )
         )
 
     def flush_folds(self, number: int | None = None) -> None:
@@ -407,6 +398,13 @@ class Spans:
                     fold.error,
                     fold.longest,
                 )
+
+
+def samples_all_children(sampler: Any) -> bool:
+    """Whether a span below a sampled parent of this process is always sampled."""
+    if isinstance(sampler, ParentBased):
+        sampler = sampler._local_parent_sampled
+    return sampler is ALWAYS_ON
 
 
 def parent_of(trace_id: bytes | None, span_id: bytes | None) -> SpanContext | None:

@@ -1,0 +1,16 @@
+// What the recorder's bindings share.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include "recorder/record.hpp"
+
+namespace tracesock {
+
+// (kind, start, end, trace id, parent id, size, stall, connection, calls, error, flags), times in
+// nanoseconds since the Unix epoch.
+nanobind::tuple record_tuple(const recorder::Record& record);
+
+void bind_otlp_drain(nanobind::module_& module);
+
+}  // namespace tracesock
