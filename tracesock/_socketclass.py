@@ -8,7 +8,7 @@ from sys import audit
 
 from tracesock import _namespace, _native
 from tracesock._enums import family_enum, kind_enum
-from tracesock._native import getdefaulttimeout
+from tracesock._native import Socket, getdefaulttimeout
 from tracesock._socketio import SocketIO
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
@@ -22,11 +22,14 @@ _LARGEST_SENDFILE = 2**30  # bytes a call; sendfile(2) takes a little less than 
 _SEND_BLOCK = 8192  # bytes read from a file that sendfile(2) cannot take
 
 
+_initialise = Socket.__init__
+
+
 class _GiveupOnSendfile(Exception):
     """sendfile(2) cannot serve this file: send() does."""
 
 
-class socket(_native.Socket):
+class socket(Socket):
     """socket(family=AF_INET, type=SOCK_STREAM, proto=0, fileno=None) -> socket object
 
     A socket of the address family `family` (AF_INET, AF_UNIX …), of the type `type` (SOCK_STREAM,
@@ -51,7 +54,7 @@ class socket(_native.Socket):
                 type = _SOCK_STREAM
             if proto == -1:
                 proto = 0
-        _native.Socket.__init__(self, family, type, proto, fileno)
+        _initialise(self, family, type, proto, fileno)
         self._io_refs = 0
         self._closed = False
 
@@ -99,7 +102,7 @@ class socket(_native.Socket):
             """
             prepared = self._prepare("bind", address)
             audit("socket.bind", self, *address)
-            _native.Socket.bind(self, prepared)
+            Socket.bind(self, prepared)
 
         def connect(self, *address):
             """connect(address)
@@ -109,7 +112,7 @@ class socket(_native.Socket):
             """
             prepared = self._prepare("connect", address)
             audit("socket.connect", self, *address)
-            _native.Socket.connect(self, prepared)
+            Socket.connect(self, prepared)
 
         def connect_ex(self, *address):
             """connect_ex(address) -> errno
@@ -119,7 +122,7 @@ class socket(_native.Socket):
             """
             prepared = self._prepare("connect_ex", address)
             audit("socket.connect", self, *address)
-            return _native.Socket.connect_ex(self, prepared)
+            return Socket.connect_ex(self, prepared)
 
     def accept(self) -> tuple[socket, Any]:
         """accept() -> (socket object, address)
@@ -136,7 +139,7 @@ class socket(_native.Socket):
         if getdefaulttimeout() is None and self.gettimeout():
             connection.setblocking(True)
         if _namespace.observer is not None:
-            _native.Socket._accepted(connection)
+            Socket._accepted(connection)
         return connection, address
 
     def dup(self) -> Self:
@@ -290,7 +293,7 @@ class socket(_native.Socket):
             self.close()
 
     # The default is bound here because a finalizer may run when the module's globals are gone.
-    def _real_close(self, _base: type[_native.Socket] = _native.Socket) -> None:
+    def _real_close(self, _base: type[Socket] = Socket) -> None:
         _base.close(self)
 
     def close(self) -> None:

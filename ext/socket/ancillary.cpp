@@ -174,44 +174,59 @@ Ref snapshot(PyObject* iterable, const char* refusal) noexcept {
     return Ref(PySequence_Tuple(sequence.get()));
 }
 
-// An array of exported buffers, given back together.
+// An array of exported buffers, given back together. A few need no allocation.
 class Buffers {
   public:
-    explicit Buffers(std::size_t capacity)
-        : views_(std::make_unique<Buffer[]>(capacity)), vectors_(capacity) {}
+    Buffers() noexcept = default;
+    Buffers(const Buffers&) = delete;
+    Buffers& operator=(const Buffers&) = delete;
 
-    Buffer& operator[](std::size_t index) noexcept { return views_[index]; }
-    void use(std::size_t index) noexcept {
-        vectors_[index] = {views_[index].data(), static_cast<std::size_t>(views_[index].size())};
-        total_ += views_[index].size();
+    void reserve(std::size_t count) {
+        if (count > few) {
+            more_views_ = std::make_unique<Buffer[]>(count);
+            more_vectors_ = std::make_unique<iovec[]>(count);
+        }
+        size_ = count;
     }
-    iovec* vectors() noexcept { return vectors_.data(); }
-    std::size_t size() const noexcept { return vectors_.size(); }
+    Buffer& operator[](std::size_t index) noexcept {
+        return more_views_ != nullptr ? more_views_[index] : views_[index];
+    }
+    void use(std::size_t index) noexcept {
+        Buffer& view = (*this)[index];
+        vectors()[index] = {view.data(), static_cast<std::size_t>(view.size())};
+        total_ += view.size();
+    }
+    iovec* vectors() noexcept { return more_vectors_ != nullptr ? more_vectors_.get() : vectors_; }
+    std::size_t size() const noexcept { return size_; }
     Py_ssize_t total() const noexcept { return total_; }
 
   private:
-    std::unique_ptr<Buffer[]> views_;
-    std::vector<iovec> vectors_;
+    static constexpr std::size_t few = 4;
+
+    Buffer views_[few];
+    iovec vectors_[few];
+    std::unique_ptr<Buffer[]> more_views_;
+    std::unique_ptr<iovec[]> more_vectors_;
+    std::size_t size_ = 0;
     Py_ssize_t total_ = 0;
 };
 
-// The buffers of a sendmsg; null with an exception.
-std::unique_ptr<Buffers> gather(PyObject* iterable) {
+// The buffers of a sendmsg. False with an exception.
+bool gather(PyObject* iterable, Buffers& buffers) {
     Ref items = snapshot(iterable, "sendmsg() argument 1 must be an iterable");
-    if (!items) return nullptr;
+    if (!items) return false;
     const Py_ssize_t count = PyTuple_GET_SIZE(items.get());
     if (count > INT_MAX) {
         PyErr_SetString(PyExc_OSError, "sendmsg() argument 1 is too long");
-        return nullptr;
+        return false;
     }
-    auto buffers = std::make_unique<Buffers>(static_cast<std::size_t>(count));
+    buffers.reserve(static_cast<std::size_t>(count));
     for (Py_ssize_t i = 0; i < count; ++i) {
         const auto index = static_cast<std::size_t>(i);
-        if (!(*buffers)[index].acquire(PyTuple_GET_ITEM(items.get(), i), PyBUF_SIMPLE))
-            return nullptr;
-        buffers->use(index);
+        if (!buffers[index].acquire(PyTuple_GET_ITEM(items.get(), i), PyBUF_SIMPLE)) return false;
+        buffers.use(index);
     }
-    return buffers;
+    return true;
 }
 
 struct ControlItem {
@@ -261,19 +276,40 @@ bool write_control(PyObject* iterable, std::vector<char>& out) {
     return true;
 }
 
-PyObject* send_message(Socket& socket, const msghdr& message, Py_ssize_t size, int flags) noexcept {
+// What a blocking sendmsg(2) on a stream would still have sent when the first try, which does not
+// wait, sent only a part. The ancillary data went with that part.
+std::int64_t send_rest(Socket& socket, const msghdr& message, int flags, std::int64_t sent) {
+    std::vector<iovec> left(message.msg_iov, message.msg_iov + message.msg_iovlen);
+    std::size_t skip = static_cast<std::size_t>(sent);
+    std::size_t first = 0;
+    while (first < left.size() && skip >= left[first].iov_len) skip -= left[first++].iov_len;
+    if (first == left.size()) return sent;
+    left[first].iov_base = static_cast<char*>(left[first].iov_base) + skip;
+    left[first].iov_len -= skip;
+    msghdr rest{};
+    rest.msg_iov = left.data() + first;
+    rest.msg_iovlen = left.size() - first;
+    Runtime runtime(socket);
+    SharedHandle::Lease lease(socket.handle);
+    const std::int64_t more = runtime.unlocked(
+        [&]() noexcept -> std::int64_t { return ::sendmsg(lease.get(), &rest, flags); });
+    // As in the kernel, an error after a part was sent is for the next call to find.
+    return more > 0 ? sent + more : sent;
+}
+
+PyObject* send_message(Socket& socket, const msghdr& message, Py_ssize_t size, int flags) {
     recorder::SendProbe probe(socket);
     Deadline deadline = deadline_of(socket);
     std::int64_t sent = 0;
-    // A blocking stream takes everything; tried without waiting, it might take a part.
-    const Length length = deadline.limited() && size <= brief_size           ? Length::brief
-                          : socket.type != SOCK_STREAM && size <= brief_size ? Length::brief
-                                                                             : Length::lengthy;
+    const Length length = size <= brief_size ? Length::brief : Length::lengthy;
     const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
         return ::sendmsg(fd, &message, flags | more);
     };
     const bool done =
         transfer(socket, sys::Direction::write, deadline, length, false, op, sent, probe.stats());
+    if (done && sent < size && may_hold_lock && length == Length::brief && !deadline.limited() &&
+        socket.type == SOCK_STREAM && (flags & MSG_DONTWAIT) == 0)
+        sent = send_rest(socket, message, flags, sent);
     probe.end(done ? sent : -1);
     return done ? PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent)) : nullptr;
 }
@@ -319,7 +355,8 @@ PyObject* socket_recvmsg_into(PyObject* self, PyObject* arguments) noexcept {
             PyErr_SetString(PyExc_OSError, "recvmsg_into() argument 1 is too long");
             return nullptr;
         }
-        Buffers buffers(static_cast<std::size_t>(count));
+        Buffers buffers;
+        buffers.reserve(static_cast<std::size_t>(count));
         for (Py_ssize_t i = 0; i < count; ++i) {
             const auto index = static_cast<std::size_t>(i);
             if (!PyArg_Parse(PyTuple_GET_ITEM(items.get(), i),
@@ -355,10 +392,10 @@ PyObject* socket_sendmsg(PyObject* self, PyObject* arguments) noexcept {
             message.msg_namelen = address.length;
         }
         if (PySys_Audit("socket.sendmsg", "OO", self, destination) < 0) return nullptr;
-        const std::unique_ptr<Buffers> buffers = gather(data);
-        if (buffers == nullptr) return nullptr;
-        message.msg_iov = buffers->vectors();
-        message.msg_iovlen = buffers->size();
+        Buffers buffers;
+        if (!gather(data, buffers)) return nullptr;
+        message.msg_iov = buffers.vectors();
+        message.msg_iovlen = buffers.size();
         std::vector<char> control;
         if (ancillary != nullptr && !write_control(ancillary, control)) return nullptr;
         if (!control.empty()) {
@@ -368,7 +405,7 @@ PyObject* socket_sendmsg(PyObject* self, PyObject* arguments) noexcept {
         audit::Call call(audit::Event::sendmsg, socket);
         if (message.msg_name != nullptr ? !call.allows(address) : !call.allows_connected())
             return nullptr;
-        return send_message(socket, message, buffers->total(), flags);
+        return send_message(socket, message, buffers.total(), flags);
     });
 }
 
@@ -435,17 +472,16 @@ PyObject* socket_sendmsg_afalg(PyObject* self, PyObject* arguments, PyObject* na
             append(alg_set_aead_assoclen, sizeof(std::uint32_t), CMSG_LEN(sizeof(std::uint32_t)),
                    number(static_cast<std::uint32_t>(assoclen)));
 
-        std::unique_ptr<Buffers> buffers;
+        Buffers buffers;
         msghdr message{};
         if (data != nullptr) {
-            buffers = gather(data);
-            if (buffers == nullptr) return nullptr;
-            message.msg_iov = buffers->vectors();
-            message.msg_iovlen = buffers->size();
+            if (!gather(data, buffers)) return nullptr;
+            message.msg_iov = buffers.vectors();
+            message.msg_iovlen = buffers.size();
         }
         message.msg_control = control.data();
         message.msg_controllen = control.size();
-        return send_message(socket, message, buffers != nullptr ? buffers->total() : 0, flags);
+        return send_message(socket, message, buffers.total(), flags);
     });
 }
 

@@ -67,8 +67,15 @@ bool parse_receive(FastArguments arguments, Py_ssize_t count, const char* format
 // (buffer[, nbytes[, flags]]), by position or name.
 bool parse_receive_into(FastArguments arguments, Py_ssize_t count, PyObject* names,
                         const char* format, Buffer& buffer, Py_ssize_t& size, int& flags) noexcept {
-    if (count == 1 && names == nullptr && PyByteArray_CheckExact(arguments[0]))
-        return buffer.acquire(arguments[0], PyBUF_WRITABLE);
+    // By position, with plain numbers: the usual ways.
+    if (names == nullptr && (count == 1 || count == 2) &&
+        (PyByteArray_CheckExact(arguments[0]) || PyMemoryView_Check(arguments[0])) &&
+        (count == 1 || PyLong_CheckExact(arguments[1]))) {
+        if (count == 2) size = PyLong_AsSsize_t(arguments[1]);
+        if (size != -1 && buffer.acquire(arguments[0], PyBUF_WRITABLE)) return true;
+        PyErr_Clear();
+        size = 0;
+    }
     static const char* keywords[] = {"buffer", "nbytes", "flags", nullptr};
     Ref tuple = as_tuple(arguments, count);
     if (!tuple) return false;
