@@ -488,7 +488,7 @@ int main(int argc, char** argv) {
     hostile_json();
     const long named = checks;
     Random random;
-    fuzz(random, 2000);
+    fuzz(random, 1000);
     std::printf("%ld checks, %ld fuzzed, %ld failed\n", named, checks - named, failures);
     return failures == 0 ? 0 : 1;
 }
