@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -207,6 +208,8 @@ def test_the_fixture(tmp_path: Path) -> None:
             "'--strict-markers', '-W', 'ignore::tracesock.dropin.EarlyImportWarning']))",
         ],
         cwd=tmp_path,
+        # Other packages' plugins cost seconds.
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=60,
