@@ -15,30 +15,39 @@ help: ## list the targets
 demo: install ## build, install and run `tracesock demo` (ARGS="--once", ARGS="--json --once")
 	@$(BIN)/tracesock demo $(ARGS)
 
-test: install ## build, install and run the tests (ARGS="-k name")
+test: install $(VENV)/.development ## build, install and run the tests (ARGS="-k name")
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-kernel: $(VENV)/.dependencies ## the families and test_socket on Debian's kernel, in QEMU (ARGS="--only 'families-*'")
 	@$(PYTHON) tests/kernel/vm.py all $(ARGS)
 
-lint: install ## ruff, mypy --strict, clang-format
+lint: install $(VENV)/.development ## ruff, mypy --strict, clang-format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@find ext -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format --dry-run --Werror
 
-format: install ## rewrite the sources in the project's format
+format: install $(VENV)/.development ## rewrite the sources in the project's format
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 	@find ext -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format -i
 
 install: $(VENV)/.installed ## make $(VENV), build and install into it
 
+# What pyproject.toml names: $(call requirements,EXTRA ...) with the build's own requirements.
+requirements = $$($(BIN)/python -c 'import sys, tomllib; \
+  project = tomllib.load(open("pyproject.toml", "rb")); extras = project["project"]["optional-dependencies"]; \
+  names = project["build-system"]["requires"] + project["project"]["dependencies"] \
+    + [name for extra in sys.argv[1:] for name in extras[extra]]; \
+  print(*dict.fromkeys(name for name in names if not name.startswith("tracesock[")))' $(1))
+
 $(VENV)/.dependencies: pyproject.toml | check-tools
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check cmake ninja \
-	  $$($(BIN)/python -c 'import re, tomllib; \
-	     p = tomllib.load(open("pyproject.toml", "rb")); extras = p["project"]["optional-dependencies"]; \
-	     names = p["build-system"]["requires"] + p["project"]["dependencies"] + sum(extras.values(), []); \
-	     print(*dict.fromkeys(n for n in names if not n.startswith("tracesock[")))')
+	  $(call requirements,otlp dashboard)
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.dependencies
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  $(call requirements,otlp instrumentation dashboard dev)
 	@touch $@
 
 # The wheel goes into the environment; the extension also beside the sources, so that a Python
