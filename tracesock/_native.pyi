@@ -1,0 +1,611 @@
+# Made by ext/stub.py of the extension and ext/signatures.pyi.
+import _socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
+from typing import Any, Final, SupportsIndex, TypeAlias, final, overload
+
+from _typeshed import ReadableBuffer, WriteableBuffer
+
+_AddressLike: TypeAlias = Address | tuple[Any, ...] | str | ReadableBuffer
+_ControlMessage: TypeAlias = tuple[int, int, bytes]
+_ControlItem: TypeAlias = tuple[int, int, ReadableBuffer]
+_Host: TypeAlias = str | bytes | bytearray
+
+def constants(windows_build: int = 4294967295) -> dict[str, dict[str, int | str]]:
+    """The public constants of this platform, as plain values by name, under the name of
+    their type: AddressFamily, SocketKind, MsgFlag, AddressInfo, int or str.
+
+    windows_build: the build number of the running Windows; constants that came with
+    a later build are left out. No meaning elsewhere.
+    """
+
+@final
+class Address:
+    """An encoded address, accepted wherever an address tuple is."""
+
+    def __init__(self, family: int, address: object | None, proto: int = 0) -> None: ...
+    def __bytes__(self) -> bytes: ...
+    def __eq__(self, arg: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __repr__(self) -> str: ...
+    @property
+    def family(self) -> int: ...
+    @property
+    def proto(self) -> int: ...
+    @property
+    def address(self) -> object: ...
+
+def encode_address(family: int, protocol: int, address: Any, caller: str = "bind") -> bytes:
+    """The kernel's form of an address of one family, as bytes."""
+
+def decode_address(protocol: int, data: bytes) -> Any:
+    """The caller's form of an address that the kernel gave as bytes."""
+
+class Socket(_socket.socket):
+    """The native socket, base of tracesock.socket."""
+
+    def __init__(
+        self, family: int = -1, type: int = -1, proto: int = -1, fileno: SupportsIndex | None = None
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def __del__(self) -> None: ...
+    def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
+        """Send a bytes-like object: the number of bytes sent, which may be less than the
+        number given. See send(2).
+        """
+
+    def sendall(self, data: ReadableBuffer, flags: int = 0, /) -> None:
+        """Send the whole of a bytes-like object, in as many calls as it takes. The timeout
+        is the limit for all of them. After an error it is not known how much was sent.
+        """
+
+    @overload
+    def sendto(self, data: ReadableBuffer, address: _AddressLike, /) -> int: ...
+    @overload
+    def sendto(self, data: ReadableBuffer, flags: int, address: _AddressLike, /) -> int:
+        """Like send(data, flags), with the destination of a datagram."""
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """Receive at most buffersize bytes; b'' when the peer has ended the stream. See recv(2)."""
+
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+        """Like recv(), with the sender's address."""
+
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
+        """Like recv(), into a writable buffer; nbytes 0 means its length."""
+
+    def recvfrom_into(
+        self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0
+    ) -> tuple[int, Any]:
+        """Like recv_into(), with the sender's address."""
+
+    def _accept(self) -> tuple[int, Any]:
+        """Wait for a connection."""
+
+    def _accepted(self) -> None:
+        """Tell telemetry that this socket was accepted, not made."""
+
+    def _prepare(self, caller: str, arguments: tuple[Any, ...], /) -> Address:
+        """The encoded address of a call with one argument."""
+
+    def bind(self, address: _AddressLike, /) -> None:
+        """Bind to a local address. See bind(2)."""
+
+    def connect(self, address: _AddressLike, /) -> None:
+        """Connect to a remote address. See connect(2)."""
+
+    def connect_ex(self, address: _AddressLike, /) -> int:
+        """Like connect(address), but an errno for an error of connect(2)."""
+
+    def listen(self, backlog: int = ..., /) -> None:
+        """Accept connections. See listen(2)."""
+
+    def shutdown(self, how: int, /) -> None:
+        """End one or both directions."""
+
+    def getsockname(self) -> Any:
+        """The socket's own address."""
+
+    def getpeername(self) -> Any:
+        """The peer's address."""
+
+    @overload
+    def getsockopt(self, level: int, optname: int, /) -> int: ...
+    @overload
+    def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes:
+        """A socket option: an int, or bytes when a buffer size is given."""
+
+    @overload
+    def setsockopt(self, level: int, optname: int, value: int | ReadableBuffer, /) -> None: ...
+    @overload
+    def setsockopt(self, level: int, optname: int, value: None, optlen: int, /) -> None:
+        """Set a socket option."""
+
+    def settimeout(self, value: float | None, /) -> None:
+        """Seconds, 0 for non-blocking, None for blocking."""
+
+    def gettimeout(self) -> float | None: ...
+    def setblocking(self, flag: object, /) -> None: ...
+    def getblocking(self) -> bool: ...
+    def recvmsg(
+        self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[bytes, list[_ControlMessage], int, Any]:
+        """Receive a message with its ancillary data. See recvmsg(2)."""
+
+    def recvmsg_into(
+        self, buffers: Iterable[WriteableBuffer], ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[int, list[_ControlMessage], int, Any]:
+        """Like recvmsg(), scattered into writable buffers."""
+
+    def sendmsg(
+        self,
+        buffers: Iterable[ReadableBuffer],
+        ancdata: Iterable[_ControlItem] = ...,
+        flags: int = 0,
+        address: _AddressLike | None = None,
+        /,
+    ) -> int:
+        """Send a message gathered from buffers, with ancillary data. See sendmsg(2)."""
+
+    def _sendfile(self, descriptor: int, offset: int, count: int, /) -> int:
+        """One sendfile(2), waited for."""
+
+    def sendmsg_afalg(
+        self,
+        msg: Iterable[ReadableBuffer] = ...,
+        *,
+        op: int,
+        iv: ReadableBuffer = ...,
+        assoclen: int = ...,
+        flags: int = 0,
+    ) -> int:
+        """Set operation mode, IV and length of associated data of an AF_ALG socket."""
+
+    def close(self) -> None:
+        """Close the socket."""
+
+    def detach(self) -> int:
+        """Close the object without closing the descriptor."""
+
+    def fileno(self) -> int: ...
+    @property
+    def family(self) -> int:
+        """the socket family"""
+
+    @property
+    def type(self) -> int:
+        """the socket type"""
+
+    @property
+    def proto(self) -> int:
+        """the socket protocol"""
+
+    @property
+    def timeout(self) -> float | None:
+        """the socket timeout"""
+
+def bind_class(cls: type[Socket]) -> None:
+    """Make `cls` the class whose instances need no filled base, with the hot methods its own."""
+
+def getdefaulttimeout() -> float | None:
+    """The timeout in seconds of new sockets; None: none."""
+
+def setdefaulttimeout(timeout: float | None, /) -> None:
+    """Set the timeout in seconds of new sockets; None: none."""
+
+def socketpair(family: int = ..., type: int = ..., proto: int = 0, /) -> tuple[int, int]:
+    """See socketpair(2)."""
+
+@final
+class Lookup:
+    """A look-up whose arguments were read, ready to run."""
+
+    def run(self) -> Any:
+        """Do the look-up and return what the function of that name returns.
+
+        Blocks without the interpreter's lock; may be called again, from any thread.
+        """
+
+    @property
+    def kind(self) -> str:
+        """The name of the function: str."""
+
+    @property
+    def host(self) -> str | None:
+        """The host that is looked up, in IDNA form, str; None where there is none. Bytes that
+        are not UTF-8 stand as \\xNN.
+        """
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """The arguments of the audit event: tuple."""
+
+def getaddrinfo(
+    host: bytes | str | None,
+    port: bytes | str | SupportsIndex | None,
+    family: int = 0,
+    type: int = 0,
+    proto: int = 0,
+    flags: int = 0,
+) -> Lookup:
+    """Prepare getaddrinfo(3): a Lookup whose run() gives a list of (family, type, proto,
+    canonname, sockaddr), family and type as int.
+    """
+
+def getnameinfo(sockaddr: tuple[Any, ...], flags: int, /) -> Lookup:
+    """Prepare getnameinfo(3): a Lookup whose run() gives (host, port), both str."""
+
+def gethostbyname(hostname: _Host, /) -> Lookup:
+    """Prepare a Lookup whose run() gives the host's first IPv4 address as str."""
+
+def gethostbyname_ex(hostname: _Host, /) -> Lookup:
+    """Prepare gethostbyname(3): a Lookup whose run() gives (name, aliases, addresses)."""
+
+def gethostbyaddr(ip_address: _Host, /) -> Lookup:
+    """Prepare gethostbyaddr(3): a Lookup whose run() gives (name, aliases, addresses)."""
+
+def getservbyname(servicename: str, protocolname: str = ..., /) -> Lookup:
+    """Prepare getservbyname(3): a Lookup whose run() gives the port as int."""
+
+def getservbyport(port: int, protocolname: str = ..., /) -> Lookup:
+    """Prepare getservbyport(3): a Lookup whose run() gives the service's name as str."""
+
+def gethostname() -> Lookup:
+    """Prepare gethostname(2): a Lookup whose run() gives the name as str."""
+
+def sethostname(name: str | bytes | PathLike[str] | PathLike[bytes], /) -> Lookup:
+    """Prepare sethostname(2): a Lookup whose run() gives None."""
+
+def getprotobyname(protocolname: str, /) -> int:
+    """Return the number (int) of a protocol by its name (str), as in the proto argument of
+    socket().
+
+    Raises OSError where there is none. getprotobyname(3).
+    """
+
+def if_nameindex() -> list[tuple[int, str]]:
+    """Return the network interfaces as a list of (index: int, name: str).
+
+    Raises OSError where the system call fails. if_nameindex(3).
+    """
+
+def if_nametoindex(if_name: str | bytes | PathLike[str] | PathLike[bytes], /) -> int:
+    """Return the index (int) of the network interface with this name (str, bytes or path-like).
+
+    Raises OSError where there is none. if_nametoindex(3).
+    """
+
+def if_indextoname(if_index: SupportsIndex, /) -> str:
+    """Return the name (str) of the network interface with this index (int).
+
+    Raises OSError where there is none; OverflowError, and from 3.14 ValueError, for an index
+    out of range. if_indextoname(3).
+    """
+
+def ntohs(integer: SupportsIndex, /) -> int:
+    """Convert a 16-bit unsigned int from network to host byte order.
+
+    Raises OverflowError, and from 3.14 ValueError for a negative int. byteorder(3).
+    """
+
+def ntohl(integer: SupportsIndex, /) -> int:
+    """Convert a 32-bit unsigned int from network to host byte order.
+
+    Raises OverflowError, and from 3.14 ValueError for a negative int. byteorder(3).
+    """
+
+def htons(integer: SupportsIndex, /) -> int:
+    """Convert a 16-bit unsigned int from host to network byte order.
+
+    Raises OverflowError, and from 3.14 ValueError for a negative int. byteorder(3).
+    """
+
+def htonl(integer: SupportsIndex, /) -> int:
+    """Convert a 32-bit unsigned int from host to network byte order.
+
+    Raises OverflowError, and from 3.14 ValueError for a negative int. byteorder(3).
+    """
+
+def inet_aton(ip_addr: str, /) -> bytes:
+    """Pack an IPv4 address (str, also with fewer than three dots) into 4 bytes.
+
+    Raises OSError where it is none. inet(3).
+    """
+
+def inet_ntoa(packed_ip: ReadableBuffer, /) -> str:
+    """Return a packed IPv4 address (bytes-like, 4 bytes) as str.
+
+    Raises OSError for another length. inet(3).
+    """
+
+def inet_pton(address_family: int, ip_string: str, /) -> bytes:
+    """Pack an address of AF_INET or AF_INET6 (str) into 4 or 16 bytes.
+
+    Raises OSError where it is none, or the family another. inet_pton(3).
+    """
+
+def inet_ntop(address_family: int, packed_ip: ReadableBuffer, /) -> str:
+    """Return a packed address of AF_INET or AF_INET6 (bytes-like) as str.
+
+    Raises ValueError for another family or a wrong length. inet_ntop(3).
+    """
+
+def CMSG_LEN(length: SupportsIndex, /) -> int:
+    """Return the bytes of a control message with `length` bytes of data, without padding after
+    them.
+
+    Raises OverflowError out of range. cmsg(3), RFC 3542 section 20.
+    """
+
+def CMSG_SPACE(length: SupportsIndex, /) -> int:
+    """Return the bytes that recvmsg() needs for a control message with `length` bytes of data,
+    with padding.
+
+    Raises OverflowError out of range. cmsg(3), RFC 3542 section 20.
+    """
+
+def close(fd: SupportsIndex, /) -> None:
+    """Close a socket's file descriptor (int). Raises OSError; ECONNRESET is ignored. close(2)."""
+
+def dup(fd: SupportsIndex, /) -> int:
+    """Return a new, non-inheritable file descriptor (int) for the same socket.
+
+    Raises OSError. fcntl(2), F_DUPFD_CLOEXEC.
+    """
+
+class OtlpEncoder:
+    """Builds requests of the OpenTelemetry protocol (ExportTraceServiceRequest of
+    opentelemetry-proto), one after another in the same memory.
+    """
+
+    def __init__(
+        self,
+        resource: bytes = b"",
+        resource_schema_url: str = "",
+        scope_name: str = "",
+        scope_version: str = "",
+        scope_schema_url: str = "",
+        *,
+        limit: int = 20971520,
+        value_limit: int | None = None,
+    ) -> None: ...
+    def add_span(
+        self,
+        name: str,
+        trace_id: int,
+        span_id: int,
+        start: int,
+        end: int,
+        *,
+        parent: int | None = None,
+        parent_is_remote: bool = False,
+        trace_state: str = "",
+        kind: int = 1,
+        attributes: Mapping[str, object] | None = None,
+        encoded_attributes: bytes = b"",
+        dropped_attributes: int = 0,
+        status: int = 0,
+        message: str = "",
+    ) -> bool:
+        """Add a span; False when the request would grow over its limit, and is as it was.
+
+        start, end: nanoseconds since the Unix epoch. parent: the parent's span id.
+        trace_state: as in the header tracestate. kind: OTLP's number, 1 for internal (one
+        more than the API's). status: 0 unset, 1 ok, 2 error, with its message.
+        encoded_attributes: of otlp_span_attribute, joined. Raises TypeError or ValueError
+        for an argument or an attribute that cannot be encoded; no span is then added.
+        """
+
+    def take(self) -> bytes:
+        """The request, a copy, empty without a span; the next begins."""
+
+    @property
+    def count(self) -> int:
+        """Spans in the request."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the request."""
+
+def otlp_resource_attribute(key: str, value: object) -> bytes:
+    """An attribute as the encoding of a Resource holds it. Raises TypeError or ValueError for
+    one that OTLP cannot hold.
+    """
+
+def otlp_span_attribute(key: str, value: object, limit: int | None = None) -> bytes:
+    """An attribute as the encoding of a span holds it, its texts of at most `limit`
+    characters. Raises TypeError or ValueError for one that OTLP cannot hold.
+    """
+
+def otlp_json(request: bytes) -> bytes:
+    """The request of an OtlpEncoder as JSON, one line without its end: OTLP's mapping,
+    https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding. Raises
+    ValueError for other bytes.
+    """
+
+__version__: Final[str]
+
+class recorder:
+    """The recorder, driven by Python."""
+
+    class OtlpDrain:
+        """Reads the recorder and encodes sends natively; one thread uses it."""
+
+        def __init__(
+            self,
+            resource: bytes,
+            resource_schema_url: str,
+            scope_name: str,
+            scope_version: str,
+            scope_schema_url: str,
+            most_in_trace: int,
+            request_size: int,
+        ) -> None: ...
+        def connection(self, number: int, name: str, attributes: bytes) -> None:
+            """The name and the encoded attributes of a connection's sends."""
+
+        def forget(self, number: int) -> None: ...
+        def run(self, seconds: float) -> tuple[list[tuple[Any, ...]], list[int]]:
+            """Encode for at most `seconds`: (records for Python, connections to make known)."""
+
+        def resume(self) -> list[tuple[Any, ...]]: ...
+        def take(self) -> bytes:
+            """The request so far, which begins anew."""
+
+        def stop(self) -> None: ...
+        @property
+        def count(self) -> int:
+            """Spans in the request."""
+
+    SENDS: int
+    METRICS: int
+    SLOW_SENDS: int
+    FAILED_SENDS: int
+    CONNECTS: int
+    ACCEPTS: int
+    ROOTLESS_SENDS: int
+    CALL_BOUNDS: Final[tuple[float, ...]]
+
+    @staticmethod
+    def start(
+        wanted: int,
+        slow_threshold: float,
+        variable: object,
+        span_key: object,
+        suppression: object,
+        plain_suppression: object,
+        server_key: object,
+        on_resolved: object,
+    ) -> None:
+        """Record what `wanted` says, with the caller's OpenTelemetry context."""
+
+    @staticmethod
+    def stop() -> None:
+        """Record nothing more."""
+
+    @staticmethod
+    def active() -> int:
+        """What is wanted; 0: off."""
+
+    @staticmethod
+    def wait(seconds: float) -> bool: ...
+    @staticmethod
+    def wake() -> None: ...
+    @staticmethod
+    def drain(limit: int) -> list[tuple[Any, ...]]: ...
+    @staticmethod
+    def connection(
+        number: int,
+    ) -> tuple[int, int, int, Any, Any, str | None, bool, bool] | None: ...
+    @staticmethod
+    def keep_origin(keep: bool) -> None:
+        """Keep the stack that makes each new socket."""
+
+    @staticmethod
+    def cells() -> list[tuple[Any, ...]]: ...
+    @staticmethod
+    def counts() -> tuple[int, int, int]: ...
+    @staticmethod
+    def connections() -> list[dict[str, Any]]: ...
+    @staticmethod
+    def learned(host: bytes, family: int, address: object) -> None: ...
+    @staticmethod
+    def ticks() -> int:
+        """The recorder's clock, in its own ticks."""
+
+    @staticmethod
+    def unix_time(ticks: int) -> int:
+        """Nanoseconds since the Unix epoch at which the clock stood at `ticks`."""
+
+    @staticmethod
+    def uses_time_stamp_counter() -> bool: ...
+
+class audit:
+    """Policy, records and subscriptions."""
+
+    class Policy:
+        """A compiled policy."""
+
+        def __init__(
+            self,
+            rules: Sequence[
+                tuple[
+                    str,
+                    bool,
+                    bool,
+                    Sequence[str],
+                    Sequence[str],
+                    Sequence[tuple[int, int]],
+                    Sequence[int],
+                ]
+            ],
+            denies: bool,
+            enforced: bool,
+        ) -> None: ...
+        def judge(self, ingress: bool, address: bytes, port: int, names: Sequence[str]) -> int:
+            """The index of the rule that decides on an encoded address, -1 for the default.
+            `port` replaces the address's own unless negative.
+            """
+
+        def judges_ingress(self) -> bool: ...
+
+    @staticmethod
+    def normal_host(arg: str, /) -> str: ...
+    @staticmethod
+    def check_prefix(arg: str, /) -> None: ...
+    @staticmethod
+    def set_policy(policy: audit.Policy | None) -> None: ...
+    @staticmethod
+    def decisions() -> list[tuple[str, str, int]]: ...
+    @staticmethod
+    def watched() -> int: ...
+
+    class Ring:
+        """Where records wait for their sinks."""
+
+        def __init__(self, path: str, capacity: int, source: str) -> None: ...
+        def add_sink(self, arg: int, /) -> int: ...
+        def remove_sink(self, arg: int, /) -> None: ...
+        def take(self, sink: int, most: int, wait: float) -> tuple[int, list[bytes]]: ...
+        def delivered(self, arg0: int, arg1: int, /) -> None: ...
+        def set_failing(self, arg0: int, arg1: bool, /) -> None: ...
+        def flush(self, arg0: int, arg1: float, /) -> bool: ...
+        def close(self) -> None: ...
+        def interrupt(self) -> None: ...
+        def stats(self) -> dict[str, Any]: ...
+        def use(self) -> None:
+            """Let calls leave their records here."""
+
+    @staticmethod
+    def stop_recording() -> None: ...
+    @staticmethod
+    def set_restart(callable: Callable[[], object] | None) -> None: ...
+    @staticmethod
+    def set_context_reader(callable: Callable[[], bytes | None] | None) -> None: ...
+    @staticmethod
+    def note(arg: str, /) -> None: ...
+    @staticmethod
+    def exempt_thread() -> None: ...
+    @staticmethod
+    def decode(entry: bytes) -> tuple[Any, ...]: ...
+    @staticmethod
+    def decode_header(page: bytes) -> dict[str, Any]: ...
+    ENTRY_SIZE: int
+    HEADER_SIZE: int
+    NOTE_CAPACITY: int
+
+    @staticmethod
+    def cost_of_call(socket: object, address: object, count: int) -> float: ...
+    @staticmethod
+    def cost_of_event(event: str, socket: object, address: object, count: int) -> float: ...
+    EVENTS: Final[tuple[str, ...]]
+
+    @staticmethod
+    def subscribe(
+        callback: Callable[..., object], events: int, prefixes: Sequence[str], hosts: Sequence[str]
+    ) -> int: ...
+    @staticmethod
+    def unsubscribe(number: int) -> None: ...
+    @staticmethod
+    def subscriptions() -> int: ...
+    FAMILIES: Final[dict[str, int]]
