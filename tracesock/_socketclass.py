@@ -195,7 +195,8 @@ class socket(Socket):
             buffer = io.BufferedWriter(raw, buffering)
         if binary:
             return buffer
-        text = io.TextIOWrapper(buffer, io.text_encoding(encoding), errors, newline)
+        wrapped: Any = buffer
+        text = io.TextIOWrapper(wrapped, io.text_encoding(encoding), errors, newline)
         text.mode = mode  # type: ignore[misc]
         return text
 
@@ -316,12 +317,12 @@ class socket(Socket):
     # --- attributes ---------------------------------------------------------------------------
 
     @property
-    def family(self) -> AddressFamily | int:  # type: ignore[override]
+    def family(self) -> AddressFamily | int:
         """The address family."""
         return family_enum(super().family)
 
     @property
-    def type(self) -> SocketKind | int:  # type: ignore[override]
+    def type(self) -> SocketKind | int:
         """The socket type, without the flags SOCK_NONBLOCK and SOCK_CLOEXEC."""
         return kind_enum(super().type)
 

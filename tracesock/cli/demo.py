@@ -152,7 +152,7 @@ def demo(once: bool, as_json: bool, no_dashboard: bool) -> None:
     tracesock.install()
     collected = _Collected()
     tracesock.instrument(collected.tracer_provider, collected.meter_provider)
-    dashboard = contextlib.nullcontext()
+    dashboard: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if not once and not as_json and not no_dashboard:
         dashboard = _dashboard(collected)
     try:
@@ -281,8 +281,8 @@ def _tree(root: Any, spans: list[Any]) -> list[tuple[int, Any]]:
 def _bar(root: Any, span: Any) -> str:
     whole = max(1, root.end_time - root.start_time)
     start = max(0, span.start_time - root.start_time)
-    first = min(_BAR - 1, start * _BAR // whole)
-    length = max(1, round((span.end_time - span.start_time) * _BAR / whole))
+    first: int = min(_BAR - 1, start * _BAR // whole)
+    length: int = max(1, round((span.end_time - span.start_time) * _BAR / whole))
     return " " * first + "━" * min(length, _BAR - first)
 
 

@@ -111,7 +111,7 @@ class Drain:
             )
 
     def _leave_provider(self) -> None:
-        processor = getattr(self.spans.provider, "_active_span_processor", None)
+        processor: Any = getattr(self.spans.provider, "_active_span_processor", None)
         if isinstance(getattr(processor, "_span_processors", None), tuple):
             with processor._lock:
                 processor._span_processors = tuple(
