@@ -3,9 +3,10 @@
 
     python child.py MODE ROOT REQUEST EVENTS
 
-MODE is "stock", "tracesock" or "installed". In the second, tracesock, imported from ROOT, stands in
-`sys.modules["socket"]` before anything else can import socket: hence the order of the lines
-below. In the third, this process was started as `tracesock run` starts one. REQUEST is a JSON file; EVENTS is a file that gets one JSON object a line.
+MODE is "stock", "tracesock" or "installed". In the second, tracesock, imported from ROOT, stands
+in `sys.modules["socket"]` before anything else can import socket: hence the order of the lines
+below. In the third, this process was started as `tracesock run` starts one. REQUEST is a JSON
+file; EVENTS is a file that gets one JSON object a line.
 """
 
 from __future__ import annotations

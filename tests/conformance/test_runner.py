@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -189,19 +191,68 @@ def test_a_bad_list_of_known_failures_is_named(
     assert message in output
 
 
-def test_an_entry_that_names_no_test_is_an_error() -> None:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("conformance_run", RUN)
+@pytest.fixture
+def runner() -> types.ModuleType:
+    """run.py as a module of its own, to be changed at will."""
+    spec = importlib.util.spec_from_file_location("conformance_run_under_test", RUN)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    tests = {PREFIX + "testNtoH": module.Test("pass")}
-    stock, traced = (module.ModeRun(dict(tests), [], [], None, 0.0) for _ in range(2))
-    entry = module.Known(PREFIX + "testGone", ("3.13",), "a reason")
-    found = module.compare(stock, traced, [entry], "3.13", complete=True)
+    return module
+
+
+def test_an_entry_that_names_no_test_is_an_error(runner: types.ModuleType) -> None:
+    tests = {PREFIX + "testNtoH": runner.Test("pass")}
+    stock, traced = (runner.ModeRun(dict(tests), [], [], None, 0.0) for _ in range(2))
+    entry = runner.Known(PREFIX + "testGone", ("3.13",), "a reason")
+    found = runner.compare(stock, traced, [entry], "3.13", complete=True)
     assert [(finding.kind, finding.error) for finding in found] == [
         ("known failure names no test", True)
     ]
-    assert module.compare(stock, traced, [entry], "3.13", complete=False) == []
+    assert runner.compare(stock, traced, [entry], "3.13", complete=False) == []
+
+
+def test_chance_on_stock_takes_nothing_off_the_standard(
+    runner: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once, always = PREFIX + "once", PREFIX + "always"
+    asked = []
+
+    def run_alone(interpreter: object, mode: str, options: object, test: str) -> object:
+        asked.append((mode, test))
+        return runner.Test("pass" if test == once and asked.count((mode, test)) == 2 else "hang")
+
+    monkeypatch.setattr(runner, "run_alone", run_alone)
+    tests = {once: runner.Test("hang"), always: runner.Test("fail"), "a.b": runner.Test("pass")}
+    run = runner.ModeRun(tests, [], [], None, 0.0)
+    runner.settle(run, None, None)
+    assert {name: test.outcome for name, test in run.tests.items()} == {
+        once: "pass",
+        always: "fail",
+        "a.b": "pass",
+    }
+    assert asked == [("stock", once)] * 2 + [("stock", always)] * 2
+
+
+def test_shards_keep_a_class_together_and_lose_nothing(runner: types.ModuleType) -> None:
+    tests = [f"test.m.Class{c}.test{n}" for c in range(7) for n in range(c + 1)]
+    tests += ["test.m.CANTest.test", "test.m.TIPCTest.test"]
+    parts = runner.shards(tests, 3)
+    assert sorted(test for part in parts for test in part) == sorted(tests)
+    homes = {(runner.class_of(test), number) for number, p in enumerate(parts) for test in p}
+    assert len(homes) == len({name for name, _ in homes})
+    assert {number for name, number in homes if "CAN" in name or "TIPC" in name} == {0}
+    assert runner.shards(tests, 1) == [tests]
+
+
+def test_more_failures_than_chance_are_not_run_again(runner: types.ModuleType) -> None:
+    findings = [runner.Finding("fails", f"a.b{n}", True, "pass", "fail") for n in range(30)]
+    again, flaky = runner.retry(findings, lambda mode, test: pytest.fail("was run again"))
+    assert (len(again), flaky) == (30, [])
+
+
+def test_this_interpreter_is_found(runner: types.ModuleType) -> None:
+    found = runner.find_interpreters()
+    assert f"{sys.version_info[0]}.{sys.version_info[1]}" in {name.rstrip("t") for name in found}
+    assert runner.find_interpreters("test_no_such_module") == {}
