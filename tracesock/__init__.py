@@ -17,11 +17,13 @@ import sys
 from enum import IntEnum, IntFlag  # noqa: F401
 
 from tracesock import _constants, _namespace
-from tracesock._enums import AddressFamily, AddressInfo, MsgFlag, SocketKind
+from tracesock._enums import AddressFamily, SocketKind
+from tracesock._enums import AddressInfo as AddressInfo
+from tracesock._enums import MsgFlag as MsgFlag
 from tracesock._functions import (
-    _LOCALHOST,
-    _LOCALHOST_V6,
-    _fallback_socketpair,
+    _LOCALHOST,  # noqa: F401
+    _LOCALHOST_V6,  # noqa: F401
+    _fallback_socketpair,  # noqa: F401
     create_connection,
     create_server,
     fromfd,
@@ -33,7 +35,6 @@ from tracesock._functions import (
 from tracesock._native import (
     CMSG_LEN,
     CMSG_SPACE,
-    Address,
     close,
     dup,
     getdefaulttimeout,
@@ -51,6 +52,7 @@ from tracesock._native import (
     ntohs,
     setdefaulttimeout,
 )
+from tracesock._native import Address as Address
 from tracesock._native import __version__ as __version__
 from tracesock._resolver import (
     getaddrinfo,
@@ -64,21 +66,21 @@ from tracesock._resolver import (
     getservbyport,
     sethostname,
 )
-from tracesock._socketclass import _GiveupOnSendfile, socket
-from tracesock._socketio import SocketIO, _blocking_errnos
+from tracesock._socketclass import _GiveupOnSendfile, socket  # noqa: F401
+from tracesock._socketio import SocketIO as SocketIO
+from tracesock._socketio import _blocking_errnos  # noqa: F401
 from tracesock._stock import (
     CAPI,
-    EAGAIN,
-    EBADF,
-    EWOULDBLOCK,
     SocketType,
     gaierror,
     has_ipv6,
     herror,
 )
-from tracesock._stock import GLOBAL_DEFAULT_TIMEOUT as _GLOBAL_DEFAULT_TIMEOUT
+from tracesock._stock import EAGAIN as EAGAIN
+from tracesock._stock import EBADF as EBADF
+from tracesock._stock import EWOULDBLOCK as EWOULDBLOCK
+from tracesock._stock import GLOBAL_DEFAULT_TIMEOUT as _GLOBAL_DEFAULT_TIMEOUT  # noqa: F401
 
-TYPE_CHECKING = False  # typing takes milliseconds to import
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from typing import Any

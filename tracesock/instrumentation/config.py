@@ -46,8 +46,8 @@ class Config:
     export: str = "sdk"
     """The way out of spans: sdk (the TracerProvider's processors) or otlp (encoded natively)."""
     otlp: str = ""
-    """The receiver for `export="otlp"`, which it implies: a URL, or `file:` and a path for OTLP JSON
-    lines. Empty: what OTEL_EXPORTER_OTLP_* says."""
+    """The receiver for `export="otlp"`, which it implies: a URL, or `file:` and a path for OTLP
+    JSON lines. Empty: what OTEL_EXPORTER_OTLP_* says."""
     request_hook: Callable[[str, dict[str, Any]], None] | None = None
     """Called with a span's kind (send, connect, lookup …) and attributes, which it may add to."""
     response_hook: Callable[[str, dict[str, Any], str | None], None] | None = None

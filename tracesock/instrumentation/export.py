@@ -94,8 +94,8 @@ class OtlpSink:
 
     `target` is the URL of an OTLP/HTTP receiver, `file:` and a path for OTLP JSON lines, or empty
     for what OTEL_EXPORTER_OTLP_* says. `most_in_trace` is the number of sends of one connection in
-    one trace that are encoded natively, 0 for no limit. `native` is off where spans need Python: for
-    hooks, redaction, excluded peers or a sampler of the user's.
+    one trace that are encoded natively, 0 for no limit. `native` is off where spans need Python:
+    for hooks, redaction, excluded peers or a sampler of the user's.
     """
 
     def __init__(
@@ -256,5 +256,5 @@ class OtlpSink:
 def _traces_url(target: str) -> str:
     """The URL for traces: /v1/traces is added to one without a path."""
     scheme, _, rest = target.partition("://")
-    host, slash, path = rest.partition("/")
+    host, _, path = rest.partition("/")
     return target if path else f"{scheme}://{host}/v1/traces"
