@@ -97,13 +97,27 @@ nb::object server_of(const std::string& server) {
 // (family, type, protocol, peer, local, server, accepted, adopted), None where it is not known.
 nb::object connection(std::uint32_t number) {
     Recorder& own = Recorder::get();
-    const std::lock_guard lock(own.mutex);
-    const auto found = own.connections.find(number);
-    if (found == own.connections.end()) return nb::none();
-    const Connection& entry = *found->second;
-    return nb::make_tuple(entry.family, entry.type, entry.protocol,
-                          decoded(entry.peer, entry.protocol), decoded(entry.local, entry.protocol),
-                          server_of(entry.server), entry.accepted, entry.adopted);
+    int family = 0, type = 0, protocol = 0;
+    bool accepted = false, adopted = false;
+    std::string peer, local, server;
+    {
+        // No Python object is made under the mutex: the garbage collector may run then, and close a
+        // socket, which takes the mutex.
+        const std::lock_guard lock(own.mutex);
+        const auto found = own.connections.find(number);
+        if (found == own.connections.end()) return nb::none();
+        const Connection& entry = *found->second;
+        family = entry.family;
+        type = entry.type;
+        protocol = entry.protocol;
+        accepted = entry.accepted;
+        adopted = entry.adopted;
+        peer = entry.peer;
+        local = entry.local;
+        server = entry.server;
+    }
+    return nb::make_tuple(family, type, protocol, decoded(peer, protocol), decoded(local, protocol),
+                          server_of(server), accepted, adopted);
 }
 
 struct Sums {
@@ -159,65 +173,113 @@ nb::list cells() {
 // (written, dropped, waiting): of this process, since it began or was forked.
 nb::tuple counts() {
     Recorder& own = Recorder::get();
-    const std::lock_guard lock(own.mutex);
-    std::uint64_t written = own.ended_written.load() - own.forked_written.load();
-    std::uint64_t dropped = own.ended_dropped.load() + own.lost.load();
-    std::uint64_t waiting = 0;
-    for (const auto& shard : own.shards) {
-        written += shard->ring.written();
-        dropped += shard->ring.dropped();
-        waiting += shard->ring.written() - shard->ring.read();
+    std::uint64_t written = 0, dropped = 0, waiting = 0;
+    {
+        const std::lock_guard lock(own.mutex);
+        written = own.ended_written.load() - own.forked_written.load();
+        dropped = own.ended_dropped.load() + own.lost.load();
+        for (const auto& shard : own.shards) {
+            written += shard->ring.written();
+            dropped += shard->ring.dropped();
+            waiting += shard->ring.written() - shard->ring.read();
+        }
     }
     return nb::make_tuple(written, dropped, waiting);
+}
+
+// What connections() tells of one, without a Python object.
+struct Open {
+    std::uint32_t number = 0;
+    int family = 0, type = 0, protocol = 0;
+    std::string peer, local, server, origin;
+    bool accepted = false, adopted = false, connecting = false, connected = false;
+    bool listening = false, has_info = false;
+    std::uint64_t created = 0, sent = 0, received = 0;
+    recorder::TraceId trace{};
+    recorder::SpanId parent{};
+    sys::Descriptor descriptor = sys::invalid;
+    recorder::tcp_info_extended info{};
+    int queued = -1;
+};
+
+Open open_of(std::uint32_t number, Connection& entry) {
+    Open open{.number = number,
+              .family = entry.family,
+              .type = entry.type,
+              .protocol = entry.protocol,
+              .peer = entry.peer,
+              .local = entry.local,
+              .server = entry.server,
+              .origin = entry.origin,
+              .accepted = entry.accepted,
+              .adopted = entry.adopted,
+              .connecting = entry.connecting.load(),
+              .connected = entry.connected.load(),
+              .listening = entry.listening.load(),
+              .created = entry.created,
+              .sent = entry.sent.load(),
+              .received = entry.received.load(),
+              .trace = entry.trace,
+              .parent = entry.parent};
+    const SharedHandle::Lease lease(entry.socket->handle);
+    open.descriptor = lease.get();
+    open.has_info = entry.type == SOCK_STREAM &&
+                    (entry.family == AF_INET || entry.family == AF_INET6) &&
+                    recorder::tcp_info(lease.get(), open.info);
+    int queued = 0;
+    if (::ioctl(lease.get(), SIOCOUTQ, &queued) == 0) open.queued = queued;
+    return open;
 }
 
 // Every open connection: dictionaries, ready for the Python layer to name.
 nb::list connections() {
     Recorder& own = Recorder::get();
-    nb::list result;
-    const std::lock_guard lock(own.mutex);
+    std::vector<Open> all;
+    {
+        // No Python object is made under the mutex: the garbage collector may run then, and close a
+        // socket, which takes the mutex. The GIL stays: with it the addresses are written.
+        const std::lock_guard lock(own.mutex);
+        for (const auto& [number, entry] : own.connections)
+            if (entry->socket != nullptr && !entry->suppressed)
+                all.push_back(open_of(number, *entry));
+    }
     const std::uint64_t now = recorder::Clock::ticks();
-    for (const auto& [number, entry] : own.connections) {
-        if (entry->socket == nullptr || entry->suppressed) continue;
+    nb::list result;
+    for (const Open& open : all) {
         nb::dict row;
-        row["number"] = number;
-        row["family"] = entry->family;
-        row["type"] = entry->type;
-        row["protocol"] = entry->protocol;
-        row["peer"] = decoded(entry->peer, entry->protocol);
-        row["local"] = decoded(entry->local, entry->protocol);
-        row["server"] = server_of(entry->server);
-        row["accepted"] = entry->accepted;
-        row["adopted"] = entry->adopted;
-        row["connecting"] = entry->connecting.load();
-        row["connected"] = entry->connected.load();
-        row["listening"] = entry->listening.load();
-        row["created"] = recorder::Clock::unix_time(entry->created);
+        row["number"] = open.number;
+        row["family"] = open.family;
+        row["type"] = open.type;
+        row["protocol"] = open.protocol;
+        row["peer"] = decoded(open.peer, open.protocol);
+        row["local"] = decoded(open.local, open.protocol);
+        row["server"] = server_of(open.server);
+        row["accepted"] = open.accepted;
+        row["adopted"] = open.adopted;
+        row["connecting"] = open.connecting;
+        row["connected"] = open.connected;
+        row["listening"] = open.listening;
+        row["created"] = recorder::Clock::unix_time(open.created);
         row["age"] =
-            entry->adopted
+            open.adopted
                 ? nb::object(nb::none())
                 : nb::object(nb::float_(
-                      static_cast<double>(recorder::Clock::duration(now - entry->created)) / 1e9));
-        row["sent"] = entry->sent.load();
-        row["received"] = entry->received.load();
-        const bool traced = entry->trace != recorder::TraceId{};
-        row["trace_id"] = bytes_or_none(entry->trace.data(), entry->trace.size(), traced);
-        row["span_id"] = bytes_or_none(entry->parent.data(), entry->parent.size(), traced);
-        row["origin"] =
-            entry->origin.empty() ? nb::object(nb::none()) : nb::object(server_of(entry->origin));
-        SharedHandle::Lease lease(entry->socket->handle);
-        row["descriptor"] = lease.get();
-        recorder::tcp_info_extended info;
-        if (entry->type == SOCK_STREAM && (entry->family == AF_INET || entry->family == AF_INET6) &&
-            recorder::tcp_info(lease.get(), info)) {
-            row["tcp_state"] = static_cast<int>(info.base.tcpi_state);
-            row["rtt"] = static_cast<double>(info.base.tcpi_rtt) / 1e6;
-            row["retransmits"] = info.base.tcpi_total_retrans;
-            row["unacked"] = info.base.tcpi_unacked;
-            row["sacked"] = info.base.tcpi_sacked;
+                      static_cast<double>(recorder::Clock::duration(now - open.created)) / 1e9));
+        row["sent"] = open.sent;
+        row["received"] = open.received;
+        const bool traced = open.trace != recorder::TraceId{};
+        row["trace_id"] = bytes_or_none(open.trace.data(), open.trace.size(), traced);
+        row["span_id"] = bytes_or_none(open.parent.data(), open.parent.size(), traced);
+        row["origin"] = server_of(open.origin);
+        row["descriptor"] = open.descriptor;
+        if (open.has_info) {
+            row["tcp_state"] = static_cast<int>(open.info.base.tcpi_state);
+            row["rtt"] = static_cast<double>(open.info.base.tcpi_rtt) / 1e6;
+            row["retransmits"] = open.info.base.tcpi_total_retrans;
+            row["unacked"] = open.info.base.tcpi_unacked;
+            row["sacked"] = open.info.base.tcpi_sacked;
         }
-        int queued = 0;
-        if (::ioctl(lease.get(), SIOCOUTQ, &queued) == 0) row["queued"] = queued;
+        if (open.queued >= 0) row["queued"] = open.queued;
         result.append(row);
     }
     return result;

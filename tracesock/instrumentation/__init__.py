@@ -176,3 +176,11 @@ def _context_variable() -> Any:
             "context variable; unset OTEL_PYTHON_CONTEXT"
         )
     return variable
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TracesockInstrumentor":  # its base class is an optional package
+        from tracesock.instrumentation.instrumentor import TracesockInstrumentor
+
+        return TracesockInstrumentor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
