@@ -301,7 +301,9 @@ Judged judge_peer(Direction direction, const Peer& peer, Entry& entry) noexcept 
     if (active.get() == nullptr) return judged;
     judged.generation = active->generation;
     const HostTable::Entry* host =
-        peer.internet && active->hosts != nullptr ? active->hosts->find(peer.ip) : nullptr;
+        peer.internet && active->hosts != nullptr && (watched() & naming) != 0
+            ? active->hosts->find(peer.ip)
+            : nullptr;
     if (host != nullptr)
         entry.host_size = put_text(entry.host, *host->latest.load(std::memory_order_acquire));
     const Policy* policy = active->policy.get();

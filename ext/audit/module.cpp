@@ -10,6 +10,7 @@
 #include "audit/audit.hpp"
 #include "audit/hook.hpp"
 #include "families/family.hpp"
+#include "socket/address.hpp"
 
 namespace nb = nanobind;
 
@@ -136,8 +137,42 @@ nb::bytes part(const void* data, std::size_t size, std::size_t capacity) {
     return nb::bytes(static_cast<const char*>(data), std::min(size, capacity));
 }
 
+// --- costs
+// ----------------------------------------------------------------------------------------
+
+template <class Body>
+double nanoseconds_of(std::uint64_t count, Body&& body) {
+    const auto begin = std::chrono::steady_clock::now();
+    for (std::uint64_t i = 0; i < count; ++i) body();
+    const std::chrono::duration<double, std::nano> taken = std::chrono::steady_clock::now() - begin;
+    return taken.count() / static_cast<double>(std::max<std::uint64_t>(count, 1));
+}
+
+// What asking for leave costs a call to `address`: ns.
+double cost_of_call(nb::handle object, nb::handle address, std::uint64_t count) {
+    Interpreter* own = interpreter();
+    if (own == nullptr) throw nb::python_error();
+    if (!PyObject_TypeCheck(object.ptr(), own->native_type))
+        throw nb::type_error("a socket of tracesock is needed");
+    Socket& socket = state_of(object.ptr());
+    Address encoded;
+    if (!encode(socket, address.ptr(), "cost_of_call", encoded)) throw nb::python_error();
+    return nanoseconds_of(count, [&] {
+        Call call(Event::sendto, socket);
+        if (!call.allows(encoded)) PyErr_Clear();
+    });
+}
+
+// What raising an event as a socket does costs: ns.
+double cost_of_event(const std::string& event, nb::handle object, nb::handle address,
+                     std::uint64_t count) {
+    return nanoseconds_of(count, [&] {
+        if (PySys_Audit(event.c_str(), "OO", object.ptr(), address.ptr()) < 0) PyErr_Clear();
+    });
+}
+
 // The values of an entry, of this process or out of a spool: sizes are not trusted.
-nb::tuple decode(nb::bytes data) {
+nb::tuple decode_entry(nb::bytes data) {
     if (data.size() != sizeof(Entry)) throw nb::value_error("an entry has 1024 bytes");
     Entry entry;
     std::memcpy(&entry, data.data(), sizeof entry);
@@ -273,11 +308,16 @@ void bind_audit(nb::module_& parent) {
         if (!leave_note(text)) throw nb::python_error();
     });
     module.def("exempt_thread", &exempt_thread);
-    module.def("decode", &decode, nb::arg("entry"));
+    module.def("decode", &decode_entry, nb::arg("entry"));
     module.def("decode_header", &decode_header, nb::arg("page"));
     module.attr("ENTRY_SIZE") = sizeof(Entry);
     module.attr("HEADER_SIZE") = header_size;
     module.attr("NOTE_CAPACITY") = sizeof(Entry{}.text);
+
+    module.def("cost_of_call", &cost_of_call, nb::arg("socket"), nb::arg("address"),
+               nb::arg("count"));
+    module.def("cost_of_event", &cost_of_event, nb::arg("event"), nb::arg("socket"),
+               nb::arg("address"), nb::arg("count"));
 
     nb::list events;
     for (const char* event : documented_events) events.append(event);

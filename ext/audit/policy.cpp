@@ -262,7 +262,9 @@ int Policy::find(Direction direction, const Peer& peer,
     const Table& table = tables_[static_cast<std::size_t>(direction)];
     std::uint32_t by_address = table.no_address;
     std::uint32_t by_port = table.no_port;
-    if (peer.internet) {
+    if (!peer.internet) {
+        hosts = nullptr;
+    } else {
         by_address =
             peer.family == AF_INET ? table.inet.find(peer.ip.inet()) : table.inet6.find(peer.ip);
         by_port = table.ports.find(peer.port);
