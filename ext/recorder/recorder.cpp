@@ -1,6 +1,7 @@
 #include "recorder/recorder.hpp"
 
 #include <pthread.h>
+#include <sys/stat.h>
 
 #include <cstring>
 
@@ -13,6 +14,7 @@ namespace {
 constexpr std::size_t ring_capacity = 1u << 14;  // records a thread: 1 MiB
 constexpr std::uint64_t wake_every = ring_capacity / 8;
 constexpr std::size_t most_names = 4096;
+constexpr std::size_t most_orphans = 1024;
 // Nanoseconds from which a send is long enough to ask the kernel whether it waited.
 constexpr std::uint64_t worth_asking = 1'000'000;
 constexpr std::uint16_t overflow_labels = 200;  // TELEMETRY.md: distinct values of an attribute
@@ -343,7 +345,7 @@ Connection* used_connection(Recorder& recorder, Socket& socket) noexcept {
         connection->adopted = true;
     }
     if (connection->suppressed) return nullptr;
-    if (connection->peer.empty() && !connection->connected.load(std::memory_order_relaxed))
+    if (connection->peer.empty() && !connection->asked.exchange(true, std::memory_order_relaxed))
         [[unlikely]] {
         const sys::Descriptor fd = socket.handle.get();
         const int error = errno;
@@ -359,12 +361,49 @@ Connection* used_connection(Recorder& recorder, Socket& socket) noexcept {
 
 }  // namespace
 
-void SendProbe::begin(Socket& socket) noexcept {
+Connection* Recorder::towards(Socket& socket, Connection* connection,
+                              const Address& destination) noexcept {
+    if (connection->peer == bytes_of(destination)) return connection;
+    if (connection->connected.load(std::memory_order_relaxed)) return connection;
+    try {
+        Connection* entry = connection;
+        if (!connection->peer.empty()) {
+            socket.connection = nullptr;
+            entry = this->connection(socket);
+            if (entry == nullptr) {
+                socket.connection = connection;
+                return connection;
+            }
+            entry->created = connection->created;
+            entry->adopted = connection->adopted;
+            entry->origin = connection->origin;
+            entry->local = connection->local;
+            const std::lock_guard lock(mutex);
+            connection->socket = nullptr;
+            connection->closed_epoch = epoch + 2;
+        }
+        entry->peer = std::string(bytes_of(destination));
+        {
+            const std::lock_guard lock(mutex);
+            const auto name = names.find(host_key(entry->peer));
+            entry->server = name != names.end() ? name->second : std::string();
+        }
+        entry->labels = intern(*entry);
+        return entry;
+    } catch (...) {
+        lost.fetch_add(1, std::memory_order_relaxed);
+        return connection;
+    }
+}
+
+void SendProbe::begin(Socket& socket, const Address* destination) noexcept {
     Recorder& recorder = Recorder::get();
     const TraceContext context = current_context();
     if (context.suppressed) return;
     Connection* connection = used_connection(recorder, socket);
     if (connection == nullptr) return;
+    if (destination != nullptr && destination->length != 0)
+        connection = recorder.towards(socket, connection, *destination);
     socket_ = &socket;
     connection_ = connection;
     if (context.sampled) {
@@ -541,26 +580,62 @@ void pending_result(Socket& socket, int error) noexcept {
     finish_connect(Recorder::get(), *connection, static_cast<std::int16_t>(error), 0);
 }
 
-void socket_made(Socket& socket) noexcept {
+namespace {
+
+std::uint64_t inode_of(sys::Descriptor fd) noexcept {
+    struct stat status{};
+    return ::fstat(fd, &status) == 0 ? static_cast<std::uint64_t>(status.st_ino) : 0;
+}
+
+// Gives a socket that took over a descriptor the connection that was known of it; whether there was
+// one.
+bool readopt(Recorder& recorder, Socket& socket) noexcept {
+    const sys::Descriptor fd = socket.handle.get();
+    const std::lock_guard lock(recorder.mutex);
+    if (recorder.orphans.empty()) return false;
+    const auto orphan = recorder.orphans.find(fd);
+    if (orphan == recorder.orphans.end()) return false;
+    const Recorder::Orphan known = orphan->second;
+    recorder.orphans.erase(orphan);
+    const auto found = recorder.connections.find(known.number);
+    if (found == recorder.connections.end() || known.inode == 0 || inode_of(fd) != known.inode)
+        return false;
+    found->second->socket = &socket;
+    found->second->closed_epoch = 0;
+    socket.connection = found->second.get();
+    return true;
+}
+
+// The stack that makes a socket, as text; empty where it cannot be had.
+std::string current_stack() noexcept {
+    PyObject *kind, *error, *trace;
+    PyErr_Fetch(&kind, &error, &trace);
+    std::string result;
+    Ref module(PyImport_ImportModule("traceback"));
+    Ref lines(module ? PyObject_CallMethod(module.get(), "format_stack", nullptr) : nullptr);
+    Ref empty(PyUnicode_FromString(""));
+    Ref text(lines && empty ? PyUnicode_Join(empty.get(), lines.get()) : nullptr);
+    const char* data = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
+    if (data != nullptr) result = data;
+    PyErr_Clear();
+    PyErr_Restore(kind, error, trace);
+    return result;
+}
+
+}  // namespace
+
+void socket_made(Socket& socket, bool adopted) noexcept {
     Recorder& recorder = Recorder::get();
     const bool suppressed = current_context().suppressed;
     const bool keep_origin = recorder.keep_origin.load(std::memory_order_relaxed);
-    if (!suppressed && !keep_origin) return;
+    // One that was there before is looked at when it is used: it may be known already.
+    if (adopted && (readopt(recorder, socket) || (!suppressed && !keep_origin))) return;
     Connection* connection = recorder.connection(socket);
     if (connection == nullptr) return;
+    connection->adopted = adopted;
+    connection->asked.store(!adopted, std::memory_order_relaxed);
     connection->suppressed = suppressed;
-    if (keep_origin && !suppressed) {
-        PyObject *kind, *error, *trace;
-        PyErr_Fetch(&kind, &error, &trace);
-        Ref module(PyImport_ImportModule("traceback"));
-        Ref lines(module ? PyObject_CallMethod(module.get(), "format_stack", nullptr) : nullptr);
-        Ref empty(PyUnicode_FromString(""));
-        Ref text(lines && empty ? PyUnicode_Join(empty.get(), lines.get()) : nullptr);
-        const char* data = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
-        if (data != nullptr) connection->origin = data;
-        PyErr_Clear();
-        PyErr_Restore(kind, error, trace);
-    }
+    if (keep_origin && !suppressed) connection->origin = current_stack();
 }
 
 void socket_accepted(Socket& socket) noexcept {
@@ -610,7 +685,11 @@ void socket_closes(Socket& socket, End how) noexcept {
     const int saved = errno;
     socket.connection = nullptr;
     Recorder& recorder = Recorder::get();
-    if (!connection->suppressed && active() != 0) {
+    // One that never had a peer has nothing to tell.
+    const bool used = connection->connecting.load(std::memory_order_relaxed) ||
+                      connection->connected.load(std::memory_order_relaxed) ||
+                      !connection->peer.empty();
+    if (used && !connection->suppressed && active() != 0) {
         if (connection->connecting.load(std::memory_order_relaxed))
             finish_connect(recorder, *connection, no_error,
                            how == End::closed ? abandoned : only_metric | abandoned);
@@ -631,9 +710,19 @@ void socket_closes(Socket& socket, End how) noexcept {
         }
         recorder.push(recorder.shard(), record);
     }
+    const sys::Descriptor fd = socket.handle.get();
+    const std::uint64_t inode = detached ? inode_of(fd) : 0;
     const std::lock_guard lock(recorder.mutex);
     connection->socket = nullptr;
     connection->closed_epoch = recorder.epoch + 2;
+    try {
+        if (inode != 0 && recorder.orphans.size() < most_orphans)
+            recorder.orphans[fd] = {inode, connection->number};
+        else
+            recorder.orphans.erase(fd);
+    } catch (...) {
+        recorder.lost.fetch_add(1, std::memory_order_relaxed);
+    }
     errno = saved;
 }
 

@@ -58,6 +58,7 @@ struct Connection {
     bool accepted = false;
     std::atomic<bool> connecting{false};
     std::atomic<bool> connected{false};
+    std::atomic<bool> asked{false};  // whether the kernel was asked for the peer of an adopted one
     std::atomic<bool> listening{false};
     std::atomic<bool> first_byte_seen{false};
     std::uint64_t created = 0;  // ticks
@@ -116,9 +117,10 @@ struct TraceContext {
 // A send in progress.
 class SendProbe {
   public:
-    explicit SendProbe(Socket& socket) noexcept {
+    // `destination`: where one datagram goes, if the call says so.
+    explicit SendProbe(Socket& socket, const Address* destination = nullptr) noexcept {
         if (active() != 0) [[unlikely]]
-            begin(socket);
+            begin(socket, destination);
     }
     CallStats* stats() noexcept { return connection_ != nullptr ? &stats_ : nullptr; }
     // The bytes sent, also where an error ended a call that had sent some.
@@ -128,7 +130,7 @@ class SendProbe {
     }
 
   private:
-    void begin(Socket& socket) noexcept;
+    void begin(Socket& socket, const Address* destination) noexcept;
     void finish(std::int64_t size) noexcept;
 
     Socket* socket_ = nullptr;
@@ -167,7 +169,8 @@ class ConnectProbe {
     Connection* connection_ = nullptr;
 };
 
-void socket_made(Socket& socket) noexcept;
+// `adopted`: over a descriptor that was there before.
+void socket_made(Socket& socket, bool adopted) noexcept;
 void socket_accepted(Socket& socket) noexcept;
 void socket_listens(Socket& socket) noexcept;
 // SO_ERROR was read by the caller: how a pending connect ended.
@@ -258,6 +261,10 @@ class Recorder {
     Connection* connection(Socket& socket) noexcept;
     std::uint16_t intern(const Connection& connection);
     void push(Shard& shard, const Record& record) noexcept;
+    // The socket's entry for what it sends to `destination`: its own, or one in its place when it
+    // last sent to another.
+    Connection* towards(Socket& socket, Connection* connection,
+                        const Address& destination) noexcept;
     void after_fork() noexcept;
     // Gives `take` at most `limit` records, oldest first in each thread's ring, and frees what no
     // record names any more. `contexts` are references to be given back under the lock.
@@ -273,6 +280,13 @@ class Recorder {
     std::array<std::unique_ptr<Cell>, most_labels> retired;
     std::unordered_map<std::uint32_t, std::unique_ptr<Connection>> connections;
     std::unordered_map<std::string, std::string> names;  // address bytes without port: host
+    // Descriptors that were given away, with the socket's inode: a TLS socket takes its
+    // transport's.
+    struct Orphan {
+        std::uint64_t inode = 0;
+        std::uint32_t number = 0;
+    };
+    std::unordered_map<sys::Descriptor, Orphan> orphans;
     std::uint32_t next_number = 1;
     std::uint64_t epoch = 0;                       // how often the drain has emptied every ring
     std::atomic<std::uint64_t> forked_written{0};  // records that a parent process wrote

@@ -297,8 +297,9 @@ std::int64_t send_rest(Socket& socket, const msghdr& message, int flags, std::in
     return more > 0 ? sent + more : sent;
 }
 
-PyObject* send_message(Socket& socket, const msghdr& message, Py_ssize_t size, int flags) {
-    recorder::SendProbe probe(socket);
+PyObject* send_message(Socket& socket, const msghdr& message, Py_ssize_t size, int flags,
+                       const Address* destination) {
+    recorder::SendProbe probe(socket, destination);
     Deadline deadline = deadline_of(socket);
     std::int64_t sent = 0;
     const Length length = size <= brief_size ? Length::brief : Length::lengthy;
@@ -405,7 +406,7 @@ PyObject* socket_sendmsg(PyObject* self, PyObject* arguments) noexcept {
         audit::Call call(audit::Event::sendmsg, socket);
         if (message.msg_name != nullptr ? !call.allows(address) : !call.allows_connected())
             return nullptr;
-        return send_message(socket, message, buffers.total(), flags);
+        return send_message(socket, message, buffers.total(), flags, &address);
     });
 }
 
@@ -481,7 +482,7 @@ PyObject* socket_sendmsg_afalg(PyObject* self, PyObject* arguments, PyObject* na
         }
         message.msg_control = control.data();
         message.msg_controllen = control.size();
-        return send_message(socket, message, buffers.total(), flags);
+        return send_message(socket, message, buffers.total(), flags, nullptr);
     });
 }
 

@@ -199,7 +199,8 @@ int socket_init(PyObject* self, PyObject* arguments, PyObject* names) noexcept {
         const bool made = is_plain(self, *own)
                               ? initialise_plain(self, socket, family, type, protocol, fileno, *own)
                               : initialise_filled(self, socket, arguments, names, *own);
-        if (made && recorder::active() != 0) recorder::socket_made(socket);
+        if (made && recorder::active() != 0)
+            recorder::socket_made(socket, fileno != nullptr && fileno != Py_None);
         if (made) audit::socket_made(socket);
         return made ? 0 : -1;
     });

@@ -259,7 +259,7 @@ PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t coun
         if (PySys_Audit("socket.sendto", "OO", self, destination) < 0) return nullptr;
         audit::Call call(audit::Event::sendto, socket);
         if (!call.allows(address)) return nullptr;
-        recorder::SendProbe probe(socket);
+        recorder::SendProbe probe(socket, &address);
         Deadline deadline = deadline_of(socket);
         std::int64_t sent = -1;
         const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
