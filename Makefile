@@ -7,7 +7,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find ext tracesock -type f \
              -not -name '*.so' -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernel check lint format install native check-tools clean
+.PHONY: help demo test test-kernel test-suites bench lint format install native check-tools clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -20,6 +20,9 @@ test: install $(VENV)/.development ## build, install and run the tests (ARGS="-k
 
 test-kernel: $(VENV)/.dependencies ## the families and test_socket on Debian's kernel, in QEMU (ARGS="--only 'families-*'")
 	@$(PYTHON) tests/kernel/vm.py all $(ARGS)
+
+bench: install $(VENV)/.development ## the benchmarks, as ratios to the stock module
+	@for script in tests/bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lint: install $(VENV)/.development ## ruff, mypy --strict, clang-format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
