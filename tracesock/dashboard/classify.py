@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, Final
 
-from tracesock.dashboard import names
-
 
 class Op(IntEnum):
     """The kind of operation. The values are stored: never renumber them."""
@@ -97,27 +95,6 @@ def split_host_port(peer: str) -> tuple[str, int]:
     if colon and port.isascii() and port.isdecimal() and ":" not in host and len(port) <= 5:
         return host, int(port)
     return peer, 0
-
-
-def peer_of(op: Op, text: Mapping[str, str], number: Mapping[str, int]) -> str:
-    """The peer that a span or record names: server name and port, else the network address.
-
-    A look-up's peer is the name asked for. Empty where no peer is named.
-    """
-    if op is Op.LOOKUP:
-        return text.get(names.DNS_QUESTION_NAME, "")
-    if op is Op.ACCEPT:
-        return text.get(names.CLIENT_ADDRESS, "")
-    server = text.get(names.SERVER_ADDRESS)
-    if op is Op.SERVER:
-        return ""
-    port = number.get(names.SERVER_PORT) or number.get(names.NETWORK_PEER_PORT) or 0
-    if server:
-        return host_port(server, port)
-    address = text.get(names.NETWORK_PEER_ADDRESS)
-    if address:
-        return host_port(address, number.get(names.NETWORK_PEER_PORT) or 0)
-    return text.get(names.PEER_SERVICE, "")
 
 
 def plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tracesock.dashboard import histogram, names
 from tracesock.dashboard.classify import Op, op_of, plain, split_host_port
 from tracesock.dashboard.ingest import HISTORY_WIDTH
+from tracesock.dashboard.ingest.slots import unpack_into
 from tracesock.dashboard.rows import (
     NS,
     Attempt,
@@ -48,6 +49,8 @@ from tracesock.dashboard.schema import (
     COARSE,
     FINE,
     FINE_KEPT,
+    MIDDLE,
+    MIDDLE_KEPT,
     SOURCE_METRIC,
     SOURCE_SPAN,
     TERM_DNS,
@@ -142,11 +145,20 @@ class Queries:
 
     # -- durations -------------------------------------------------------------------------------
 
-    def _slots(self, window: Window) -> tuple[int, int, int]:
-        """Width, first slot, slot after the last, of the slots that hold a window."""
+    def _slots(self, window: Window, by_peer: bool, columns: bool = False) -> tuple[int, int, int]:
+        """Width, first slot, slot after the last, of the slots that hold a window.
+
+        Narrow slots are read where they are few; for the `columns` of a chart of one peer, too.
+        """
         start = 0 if window.start is None else window.start
         end = self.now + 3600 * NS if window.end is None else window.end
-        width = FINE if start >= self.now - FINE_KEPT * NS else COARSE
+        age = (self.now - start) / NS
+        if not by_peer and age <= FINE_KEPT * 0.6:
+            width = FINE
+        elif age <= (MIDDLE_KEPT * 0.9 if columns or not by_peer else 1200):
+            width = MIDDLE
+        else:
+            width = COARSE
         return width, start // (width * NS), end // (width * NS) + 1
 
     @cached_property
@@ -158,8 +170,11 @@ class Queries:
             )
         }
 
-    def _filtered(self, ops: Iterable[Op], filters: Filter) -> list[int]:
-        """The series of some operations that pass the filter of service and peer."""
+    def _filtered(self, ops: Iterable[Op], filters: Filter, by_peer: bool = False) -> list[int]:
+        """The series of some operations that pass the filter of service and peer.
+
+        Without a peer those over all peers; with one, or `by_peer`, those of single peers.
+        """
         wanted = set(ops)
         service = self._term(TERM_SERVICE, filters.service) if filters.service else None
         if filters.service and service is None:
@@ -174,24 +189,36 @@ class Queries:
             for identity, (op, s, p, _, _) in self._series.items()
             if op in wanted
             and (service is None or s == service)
+            and bool(p) == (by_peer or peers is not None)
             and (peers is None or p in (names_ if op is Op.LOOKUP else peers))
         ]
 
-    def _sums(self, series: Sequence[int], window: Window) -> dict[int, dict[int, float]]:
+    def _packed(
+        self, series: Sequence[int], width: int, first: int, after: int
+    ) -> Iterator[tuple[int, int, str]]:
+        """Slot, series and packed buckets of some series."""
+        query = (
+            "SELECT slot, series_id, buckets FROM latency"
+            " WHERE width = ? AND slot >= ? AND slot < ?"
+        )
+        values: list[Any] = [width, first, after]
+        # Few series are picked out by SQLite, many out of what it returns.
+        wanted = set(series)
+        if len(wanted) <= 500:
+            query += " AND series_id IN (SELECT value FROM json_each(?))"
+            values.append(json.dumps(list(wanted)))
+        for row in self._db.execute(query, values):
+            if row[1] in wanted:
+                yield row
+
+    def _sums(
+        self, series: Sequence[int], window: Window, by_peer: bool = False
+    ) -> dict[int, dict[int, float]]:
         """Bucket counts by series over a window."""
         out: dict[int, dict[int, float]] = {}
-        if not series:
-            return out
-        width, first, after = self._slots(window)
-        for identity, bucket, n in self._rows(
-            "SELECT series_id, bucket, sum(n) FROM latency WHERE width = ? AND slot >= ?"
-            " AND slot < ? AND series_id IN (SELECT value FROM json_each(?)) GROUP BY 1, 2",
-            width,
-            first,
-            after,
-            json.dumps(list(series)),
-        ):
-            out.setdefault(identity, {})[bucket] = n
+        if series:
+            for _, identity, packed in self._packed(series, *self._slots(window, by_peer)):
+                unpack_into(out.setdefault(identity, {}), packed)
         return out
 
     def _preferred(self, sums: Mapping[int, Mapping[int, float]]) -> tuple[list[int], str]:
@@ -230,38 +257,28 @@ class Queries:
         self, ops: Iterable[Op], filters: Filter
     ) -> tuple[dict[int, dict[int, float]], str]:
         """Sums of the series that have observations in the window, from the preferred source."""
-        sums = self._sums(self._filtered(ops, filters), filters.window)
+        series = self._filtered(ops, filters)
+        sums = self._sums(series, filters.window, by_peer=bool(filters.peer))
         chosen, source = self._preferred(sums)
         return {identity: sums[identity] for identity in chosen}, source
 
     def _timeline(
-        self, series: Sequence[int], window: Window, columns: int
+        self, series: Sequence[int], window: Window, columns: int, by_peer: bool
     ) -> tuple[int, float, list[dict[int, float]]]:
         """Start, seconds of a column, and bucket counts by column."""
-        width, first, after = self._slots(window)
+        width, first, after = self._slots(window, by_peer, columns=True)
         if window.start is None:
             row = self._db.execute(
-                "SELECT min(slot) FROM latency WHERE width = ? AND slot < ?"
-                " AND series_id IN (SELECT value FROM json_each(?))",
-                (width, after, json.dumps(list(series))),
+                "SELECT min(slot) FROM latency WHERE width = ?", (width,)
             ).fetchone()
             first = row[0] if row[0] is not None else after - 1
         if window.end is None:
-            after = self.now // (width * NS) + 1
+            after = max(first, self.now // (width * NS)) + 1
         group = max(1, -(-(after - first) // columns))
         slots: list[dict[int, float]] = [{} for _ in range(-(-(after - first) // group))]
         if series:
-            for column, bucket, n in self._rows(
-                "SELECT (slot - ?) / ?, bucket, sum(n) FROM latency WHERE width = ? AND slot >= ?"
-                " AND slot < ? AND series_id IN (SELECT value FROM json_each(?)) GROUP BY 1, 2",
-                first,
-                group,
-                width,
-                first,
-                after,
-                json.dumps(list(series)),
-            ):
-                slots[column][bucket] = n
+            for slot, _, packed in self._packed(series, width, first, after):
+                unpack_into(slots[(slot - first) // group], packed)
         return first * width * NS, float(group * width), slots
 
     # -- connections -----------------------------------------------------------------------------
@@ -278,10 +295,12 @@ class Queries:
         stall = self._summary(stalls)
 
         def trend(ops: tuple[Op, ...], failures: bool = False) -> list[dict[int, float]]:
-            series, _ = self._preferred(self._sums(self._filtered(ops, filters), trend_window))
+            by_peer = bool(filters.peer)
+            sums = self._sums(self._filtered(ops, filters), trend_window, by_peer)
+            series, _ = self._preferred(sums)
             if failures:
                 series = [s for s in series if self._series[s][3]]
-            return self._timeline(series, trend_window, 30)[2]
+            return self._timeline(series, trend_window, 30, by_peer)[2]
 
         rate = [sum(slot.values()) for slot in trend((Op.LOOKUP, Op.CONNECT), failures=True)]
         counts = self._open_counts(filters)
@@ -358,7 +377,8 @@ class Queries:
             " SELECT t.text, c.resource_id, c.connection_id, coalesce(c.pid, r.pid), c.peer,"
             " c.address, c.host, c.local, c.direction, c.transport, c.state, c.descriptor,"
             " c.opened_ns, c.rtt, c.rtt_history, c.sent, c.received, c.retransmits, c.queued,"
-            " c.trace_id, c.span_id, c.stack, c.round_ns, c.interval_s, n.round, n.arrived, c.arrived_ns"
+            " c.trace_id, c.span_id, c.stack, c.round_ns, c.interval_s, n.round, n.arrived,"
+            " c.arrived_ns"
             " FROM connections c JOIN newest n ON n.resource_id = c.resource_id"
             " JOIN resources r ON r.id = c.resource_id"
             f" JOIN terms t ON t.id = c.service_id WHERE {' AND '.join(where)}",
@@ -580,17 +600,19 @@ class Queries:
         """Services and peers of some traces, by the spans' own columns."""
         out: dict[int, tuple[list[str], list[str]]] = {}
         rows = self._rows(
-            "SELECT DISTINCT s.trace_no, r.service_id, s.peer_id, s.op FROM spans s"
-            " JOIN resources r ON r.id = s.resource_id"
+            "SELECT DISTINCT s.trace_no, r.service_id, CASE t.kind WHEN ? THEN s.peer_id END"
+            " FROM spans s JOIN origins o ON o.id = s.origin_id"
+            " JOIN resources r ON r.id = o.resource_id LEFT JOIN terms t ON t.id = s.peer_id"
             " WHERE s.trace_no IN (SELECT value FROM json_each(?)) LIMIT 20000",
+            TERM_PEER,
             json.dumps(list(numbers)),
         )
         texts = self._texts(i for r in rows for i in r[1:3])
-        for no, service, peer, op in rows:
+        for no, service, peer in rows:
             services, peers = out.setdefault(no, ([], []))
             for text, into in (
                 (texts.get(service, ""), services),
-                (texts.get(peer, "") if op != Op.LOOKUP else "", peers),
+                (texts.get(peer, ""), peers),
             ):
                 if text and text not in into:
                     into.append(text)
@@ -625,8 +647,9 @@ class Queries:
 
     def _spans(self, no: int, limit: int) -> list[SpanRow]:
         rows = self._rows(
-            "SELECT s.body, s.resource_id, s.scope_id, s.error_id, s.peer_id, t.text"
-            " FROM spans s JOIN resources r ON r.id = s.resource_id"
+            "SELECT s.body, o.resource_id, o.scope_id, s.error_id, s.peer_id, t.text"
+            " FROM spans s JOIN origins o ON o.id = s.origin_id"
+            " JOIN resources r ON r.id = o.resource_id"
             " JOIN terms t ON t.id = r.service_id WHERE s.trace_no = ?"
             " ORDER BY s.start_ns LIMIT ?",
             no,
@@ -687,9 +710,9 @@ class Queries:
             (r[0], r[1], r[2], r[3])
             for r in self._rows(
                 "SELECT r.body, c.body, c.schema_url, s.body FROM traces t"
-                " JOIN spans s ON s.trace_no = t.no JOIN resources r ON r.id = s.resource_id"
-                " JOIN scopes c ON c.id = s.scope_id WHERE t.trace_id = ?"
-                " ORDER BY s.resource_id, s.scope_id, s.start_ns",
+                " JOIN spans s ON s.trace_no = t.no JOIN origins o ON o.id = s.origin_id"
+                " JOIN resources r ON r.id = o.resource_id JOIN scopes c ON c.id = o.scope_id"
+                " WHERE t.trace_id = ? ORDER BY o.resource_id, o.scope_id, s.start_ns",
                 bytes.fromhex(trace_id),
             )
         ]
@@ -703,13 +726,13 @@ class Queries:
         name the peer with its port; the metric, which does not depend on sampling, names the host.
         So the metric's figures are shown for the peer where it is the only one of that host.
         """
-        sums = self._sums(self._filtered((Op.CONNECT, Op.CLIENT), filters), filters.window)
+        sums = self._sums(
+            self._filtered((Op.CONNECT, Op.CLIENT), filters, by_peer=True), filters.window, True
+        )
         grouped: dict[tuple[int, int], dict[Op, dict[int, dict[int, float]]]] = {}
         metrics: dict[tuple[int, int], dict[int, dict[int, float]]] = {}
         for identity, counts in sums.items():
             op, service, peer, _, source = self._series[identity]
-            if not peer:
-                continue
             if source == SOURCE_METRIC:
                 metrics.setdefault((service, peer), {})[identity] = counts
             else:
@@ -729,7 +752,7 @@ class Queries:
                     grouped[known[0]][Op.CONNECT] = counted
         targets = dict(self._rows("SELECT peer_id, service_id FROM peer_services"))
         names_ = self._texts(targets.values())
-        seconds = filters.window.seconds(self.now, self._earliest())
+        seconds = self._covered(filters.window)
         edges = []
         for (service, peer), ops in grouped.items():
             basis = Op.CONNECT if Op.CONNECT in ops else Op.CLIENT
@@ -747,17 +770,23 @@ class Queries:
         edges.sort(key=lambda e: (-e.summary.count, e.service, e.peer))
         return edges
 
-    def _earliest(self) -> int:
-        row = self._db.execute(
-            "SELECT min(slot) FROM latency WHERE width = ?", (COARSE,)
-        ).fetchone()
-        return int(row[0]) * COARSE * NS if row[0] is not None else self.now
+    def _covered(self, window: Window) -> float:
+        """Seconds of what `_sums` of single peers adds up: whole slots, up to now."""
+        width, first, after = self._slots(window, by_peer=True)
+        if window.start is None:
+            row = self._db.execute(
+                "SELECT min(slot) FROM latency WHERE width = ?", (width,)
+            ).fetchone()
+            first = row[0] if row[0] is not None else first
+        end = min(self.now, after * width * NS)
+        return max(1.0, (end - first * width * NS) / NS)
 
     def heatmap(self, filters: Filter, op: Op = Op.CONNECT, columns: int = 60) -> Heatmap:
         """Durations over time. With no observation the summary's count is 0."""
         sums, source = self._present((op,), filters)
         series = list(sums)
-        start, step, slots = self._timeline(series, filters.window, columns)
+        by_peer = bool(filters.peer)
+        start, step, slots = self._timeline(series, filters.window, columns, by_peer)
         return Heatmap(start, step, slots, self._summary(sums), source)
 
     def failures(self, filters: Filter) -> list[tuple[Op, str, float]]:
@@ -779,7 +808,8 @@ class Queries:
 
     def dns(self, filters: Filter) -> list[DnsName]:
         """The names looked up, most frequent first."""
-        everything = self._sums(self._filtered((Op.LOOKUP,), filters), filters.window)
+        asked = self._filtered((Op.LOOKUP,), filters, by_peer=True)
+        everything = self._sums(asked, filters.window, by_peer=True)
         chosen, _ = self._preferred(everything)
         sums = {identity: everything[identity] for identity in chosen}
         grouped: dict[int, dict[int, dict[int, float]]] = {}

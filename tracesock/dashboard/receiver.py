@@ -47,9 +47,10 @@ class Receiver:
 
     async def _export(self, signal: Signal, request: Request) -> Response:
         encoding = JSON
+        incoming = _Incoming(request)
         try:
             encoding = otlp.content_type(request.headers.get("content-type", ""))
-            body = await self._read(request)
+            body = await self._read(request, incoming)
             if len(body) > _THREAD_ABOVE[encoding]:
                 message = await anyio.to_thread.run_sync(otlp.decode, signal, encoding, body)
             else:
@@ -68,7 +69,7 @@ class Receiver:
                 rejected = await asyncio.wrap_future(stored)
         except Refused as refused:
             self._store.refused(f"refused_{refused.reason}")
-            await _drain(request)
+            await incoming.drain()
             headers = {"retry-after": str(refused.retry_after)} if refused.retry_after else None
             return Response(
                 otlp.failure(encoding, refused), refused.status, headers, media_type=encoding
@@ -78,7 +79,7 @@ class Receiver:
         note = f"{rejected} records without a valid id or name were rejected" if rejected else ""
         return Response(otlp.success(signal, encoding, rejected, note), media_type=encoding)
 
-    async def _read(self, request: Request) -> bytes:
+    async def _read(self, request: Request, incoming: _Incoming) -> bytes:
         limit = self._store.limits.body
         decompressor = otlp.Decompressor(request.headers.get("content-encoding", ""), limit)
         declared = request.headers.get("content-length", "")
@@ -91,7 +92,7 @@ class Receiver:
         held = 0
         try:
             async with asyncio.timeout(_BODY_TIMEOUT):
-                async for chunk in request.stream():
+                async for chunk in incoming.chunks():
                     held += len(chunk)
                     self._reading += len(chunk)
                     if self._reading > _READING_LIMIT:
@@ -111,25 +112,31 @@ class Receiver:
         return decompressor.finish()
 
 
-async def _drain(request: Request) -> None:
-    """Reads and drops the rest of a refused body, within limits."""
-    left = _DRAIN_BYTES
-    try:
-        async with asyncio.timeout(_DRAIN_TIMEOUT):
-            async for chunk in _rest(request):
-                left -= len(chunk)
-                if left < 0:
-                    return
-    except (TimeoutError, ClientDisconnect):
-        pass
+class _Incoming:
+    """The body of a request as it arrives."""
 
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._ended = False
 
-async def _rest(request: Request) -> AsyncIterator[bytes]:
-    """What of the body was not read yet, whether reading it had begun or not."""
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            return
-        yield message.get("body", b"")
-        if not message.get("more_body", False):
-            return
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """What was not read yet. Raises ClientDisconnect when the sender hangs up."""
+        while not self._ended:
+            message = await self._request.receive()
+            if message["type"] == "http.disconnect":
+                self._ended = True
+                raise ClientDisconnect
+            self._ended = not message.get("more_body", False)
+            yield message.get("body", b"")
+
+    async def drain(self) -> None:
+        """Reads and drops the rest of a refused body, within limits."""
+        left = _DRAIN_BYTES
+        try:
+            async with asyncio.timeout(_DRAIN_TIMEOUT):
+                async for chunk in self.chunks():
+                    left -= len(chunk)
+                    if left < 0:
+                        return
+        except (TimeoutError, ClientDisconnect):
+            pass

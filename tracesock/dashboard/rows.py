@@ -26,11 +26,6 @@ class Window:
     def last(cls, seconds: float, now: int) -> Window:
         return cls(now - int(seconds * NS), None)
 
-    def seconds(self, now: int, earliest: int) -> float:
-        """Its length, at least one second."""
-        start = earliest if self.start is None else self.start
-        return max(1.0, ((self.end or now) - start) / NS)
-
 
 @dataclass(frozen=True, slots=True)
 class Filter:

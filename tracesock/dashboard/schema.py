@@ -9,11 +9,14 @@ APPLICATION_ID: Final = 0x7472736B
 # `PRAGMA user_version`: raised with every change of the tables, which then needs a migration.
 SCHEMA_VERSION: Final = 1
 
-# Seconds of a fine and of a coarse slot in `latency` and `metric_points`.
+# Widths of the slots of `latency`, seconds (`metric_points` has FINE alone). Series over all peers
+# have all three, series of one peer the two wider.
 FINE: Final = 10
+MIDDLE: Final = 60
 COARSE: Final = 300
-# The fine slots are kept this long, seconds; the coarse ones as long as the rest.
-FINE_KEPT: Final = 2 * 3600
+# How long slots are kept, seconds; those of COARSE are as long as everything else.
+FINE_KEPT: Final = 1800
+MIDDLE_KEPT: Final = 7 * 3600
 
 # Kinds of `terms`
 TERM_SERVICE: Final = 1
@@ -38,6 +41,9 @@ CREATE TABLE resources (
 CREATE TABLE scopes (
   id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, name TEXT NOT NULL, version TEXT NOT NULL,
   schema_url TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE origins (
+  id INTEGER PRIMARY KEY, resource_id INTEGER NOT NULL, scope_id INTEGER NOT NULL,
+  UNIQUE (resource_id, scope_id));
 CREATE TABLE traces (
   no INTEGER PRIMARY KEY, trace_id BLOB NOT NULL UNIQUE, start_ns INTEGER NOT NULL,
   end_ns INTEGER NOT NULL, spans INTEGER NOT NULL, errors INTEGER NOT NULL,
@@ -47,9 +53,8 @@ CREATE TABLE trace_terms (
   term_id INTEGER NOT NULL, trace_no INTEGER NOT NULL,
   PRIMARY KEY (term_id, trace_no)) WITHOUT ROWID;
 CREATE TABLE spans (
-  trace_no INTEGER NOT NULL, span_id BLOB NOT NULL, parent_id BLOB NOT NULL, op INTEGER NOT NULL,
-  resource_id INTEGER NOT NULL, scope_id INTEGER NOT NULL, start_ns INTEGER NOT NULL,
-  end_ns INTEGER NOT NULL, error_id INTEGER NOT NULL, peer_id INTEGER NOT NULL,
+  trace_no INTEGER NOT NULL, span_id BLOB NOT NULL, origin_id INTEGER NOT NULL,
+  start_ns INTEGER NOT NULL, error_id INTEGER NOT NULL, peer_id INTEGER NOT NULL,
   body BLOB NOT NULL, PRIMARY KEY (trace_no, span_id)) WITHOUT ROWID;
 CREATE TABLE attempts (
   id INTEGER PRIMARY KEY, trace_no INTEGER NOT NULL, span_id BLOB NOT NULL,
@@ -61,8 +66,9 @@ CREATE TABLE series (
   UNIQUE (op, service_id, peer_id, error_id, source));
 CREATE TABLE latency (
   width INTEGER NOT NULL, slot INTEGER NOT NULL, series_id INTEGER NOT NULL,
-  bucket INTEGER NOT NULL, n REAL NOT NULL, arrived_s INTEGER NOT NULL,
-  PRIMARY KEY (width, slot, series_id, bucket)) WITHOUT ROWID;
+  buckets TEXT NOT NULL, arrived_s INTEGER NOT NULL,
+  PRIMARY KEY (width, slot, series_id)) WITHOUT ROWID;
+CREATE TABLE unsettled (id INTEGER PRIMARY KEY, observations TEXT NOT NULL);
 CREATE TABLE peer_services (
   peer_id INTEGER PRIMARY KEY, service_id INTEGER NOT NULL);
 CREATE TABLE dns_answers (

@@ -28,13 +28,25 @@ from typing import Any, Final
 
 from tracesock.dashboard.ingest import Ingest
 from tracesock.dashboard.otlp import Limits, Refused, Signal
-from tracesock.dashboard.schema import APPLICATION_ID, FINE, FINE_KEPT, SCHEMA, SCHEMA_VERSION
+from tracesock.dashboard.schema import (
+    APPLICATION_ID,
+    FINE,
+    FINE_KEPT,
+    MIDDLE,
+    MIDDLE_KEPT,
+    SCHEMA,
+    SCHEMA_VERSION,
+)
 
 BATCH_RECORDS: Final = 20_000
 # Requests wait in memory, decoded. One over the bound is refused with 429.
 QUEUE_RECORDS: Final = 40_000
 QUEUE_BYTES: Final = 32 * 1024 * 1024
+# The writer looks at least this often whether there is something to write or to delete, seconds.
+_TICK: Final = 0.5
 _RETENTION_EVERY: Final = 5.0
+# Histograms are written once in this many seconds at most (ingest/slots.py).
+_SETTLE_EVERY: Final = 1.0
 _DELETE_STEP: Final = 500
 _KEPT_CONNECTIONS: Final = 20_000
 _KEPT_ATTEMPTS: Final = 20_000
@@ -172,6 +184,7 @@ class Store:
         self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._reader_count = 0
         self._prune_due = 0.0
+        self._settled = 0.0
         self._last_prune = time.monotonic()
 
         self._journal = self._open_journal()
@@ -207,8 +220,10 @@ class Store:
             # SQLite would make the file readable by others; what it holds is not for them.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             db = connect(self.path, cache_kib=48 * 1024)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"{self.path}: cannot be opened: {error}") from None
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be opened: {error.strerror}") from None
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: is not a usable database: {error}") from None
         try:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             identity = int(db.execute("PRAGMA application_id").fetchone()[0])
@@ -222,13 +237,14 @@ class Store:
                 )
             if not tables:
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.execute("PRAGMA page_size = 8192")
                 db.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 db.execute("PRAGMA journal_mode = WAL")
                 db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
             if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
                 raise StoreError(f"{self.path}: this file system does not allow SQLite's WAL mode")
             db.execute("PRAGMA synchronous = NORMAL")
-            db.execute("PRAGMA wal_autocheckpoint = 4000")
+            db.execute("PRAGMA wal_autocheckpoint = 2000")
             db.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
         except sqlite3.DatabaseError as error:
             db.close()
@@ -378,7 +394,7 @@ class Store:
         while not stop:
             items: list[_Item] = []
             try:
-                first = self._queue.get(timeout=_RETENTION_EVERY)
+                first = self._queue.get(timeout=_TICK)
                 stop = first is None
                 if first is not None:
                     items.append(first)
@@ -402,6 +418,7 @@ class Store:
     def _finish(self) -> None:
         try:
             with self._transaction():
+                self._ingest.flush()
                 self._set_meta("open", 0)
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error:
@@ -436,8 +453,12 @@ class Store:
         """Stores a batch in one transaction and answers its requests."""
         with self._lock:
             refusals, self._refusals = self._refusals, {}
-        if not items and not refusals:
+        now = time.monotonic()
+        settle = not items or now - self._settled >= _SETTLE_EVERY
+        if not items and not refusals and not self._ingest.unsettled:
             return
+        if settle:
+            self._settled = now
         results: list[int] = []
         try:
             with self._transaction():
@@ -445,7 +466,7 @@ class Store:
                     results.append(self._take(item))
                 for reason, n in refusals.items():
                     self._ingest.count(reason, n)
-                self._ingest.flush()
+                self._ingest.flush(settle)
                 for i, signal in enumerate(_SIGNALS):
                     n = sum(item.records for item in items if item.signal is signal)
                     if n:
@@ -467,12 +488,7 @@ class Store:
             listener()
 
     def _take(self, item: _Item) -> int:
-        gather = {
-            Signal.TRACES: self._ingest.traces,
-            Signal.METRICS: self._ingest.metrics,
-            Signal.LOGS: self._ingest.logs,
-        }[item.signal]
-        rejected = gather(item.request)
+        rejected = self._ingest.take(item.signal, item.request)
         self._ingest.count(f"accepted_{item.signal.value}", item.records - rejected)
         if rejected:
             self._ingest.count(f"rejected_{item.signal.value}", rejected)
@@ -516,10 +532,11 @@ class Store:
 
     def _prune_small(self, now: int, cutoff: int) -> None:
         db = self._db
-        db.execute(
-            "DELETE FROM latency WHERE width = ? AND slot < ? AND arrived_s < ?",
-            (FINE, (now - FINE_KEPT) // FINE, now - FINE_KEPT),
-        )
+        for width, kept in ((FINE, FINE_KEPT), (MIDDLE, MIDDLE_KEPT)):
+            db.execute(
+                "DELETE FROM latency WHERE width = ? AND slot < ? AND arrived_s < ?",
+                (width, (now - kept) // width, now - kept),
+            )
         for table in ("latency", "metric_points", "metric_series", "audit", "leaks", "logs"):
             db.execute(f"DELETE FROM {table} WHERE arrived_s < ?", (cutoff,))
         db.execute("DELETE FROM dns_answers WHERE seen_s < ?", (cutoff,))
@@ -567,7 +584,8 @@ class Store:
             if not self._queue.empty():
                 self._last_prune = 0.0
                 break
-        self._db.execute("PRAGMA incremental_vacuum(2000)")
+        # It frees a page with each row that is fetched.
+        self._db.execute("PRAGMA incremental_vacuum(2000)").fetchall()
 
     def _delete_traces(self, first: int, last: int, cutoff: int | None) -> None:
         """Deletes the traces numbered `first` to `last`, those that arrived before `cutoff`."""
