@@ -155,9 +155,10 @@ PyObject* socket_listen(PyObject* self, PyObject* arguments) noexcept {
 }
 
 PyObject* socket_shutdown(PyObject* self, PyObject* object) noexcept {
-    const long how = PyLong_AsLong(object);
+    int overflow = 0;
+    const long how = PyLong_AsLongAndOverflow(object, &overflow);
     if (how == -1 && PyErr_Occurred()) return nullptr;
-    if (how != static_cast<int>(how)) {
+    if (overflow != 0 || how != static_cast<int>(how)) {
         PyErr_SetString(PyExc_OverflowError, "Python int too large to convert to C int");
         return nullptr;
     }

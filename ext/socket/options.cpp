@@ -51,8 +51,14 @@ PyObject* socket_gettimeout(PyObject* self, PyObject*) noexcept {
 }
 
 PyObject* socket_setblocking(PyObject* self, PyObject* flag) noexcept {
+#if PY_VERSION_HEX >= 0x030C0000
     const int blocking = PyObject_IsTrue(flag);
-    if (blocking < 0 || !set_timeout(self, blocking != 0 ? no_timeout : 0)) return nullptr;
+    if (blocking < 0) return nullptr;
+#else
+    const long blocking = PyLong_AsLong(flag);
+    if (blocking == -1 && PyErr_Occurred()) return nullptr;
+#endif
+    if (!set_timeout(self, blocking != 0 ? no_timeout : 0)) return nullptr;
     Py_RETURN_NONE;
 }
 
