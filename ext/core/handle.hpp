@@ -72,19 +72,26 @@ class SharedHandle {
         return descriptor(word);
     }
 
-    // Closes now, or leaves it to the last lease: the result of close(2), 0 where it is not due
-    // yet.
-    int close() noexcept {
+    // Takes the descriptor away, so that no new call can start. What is returned is the caller's to
+    // close; sys::invalid where the last lease will, or there was none.
+    sys::Descriptor evict() noexcept {
         std::uint64_t word = word_.load(std::memory_order_acquire);
         do {
-            if (descriptor(word) == sys::invalid) return 0;
+            if (descriptor(word) == sys::invalid) return sys::invalid;
             if (leases(word) != 0) evicted_.store(descriptor(word), std::memory_order_release);
         } while (!word_.compare_exchange_weak(word, pack(sys::invalid, leases(word)),
                                               std::memory_order_acq_rel));
-        if (leases(word) != 0) return 0;
+        if (leases(word) != 0) return sys::invalid;
         // A lease that was seen and ended before the exchange has left nothing for others to close.
         evicted_.store(sys::invalid, std::memory_order_release);
-        return sys::close(descriptor(word));
+        return descriptor(word);
+    }
+
+    // Closes now, or leaves it to the last lease: the result of close(2), 0 where it is not due
+    // yet.
+    int close() noexcept {
+        const sys::Descriptor fd = evict();
+        return fd != sys::invalid ? sys::close(fd) : 0;
     }
 
   private:

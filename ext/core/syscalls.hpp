@@ -28,6 +28,13 @@ namespace tracesock::sys {
 using Descriptor = int;
 inline constexpr Descriptor invalid = -1;
 
+// The flag of send(2) that makes the connection first, which then may wait for it.
+#ifdef MSG_FASTOPEN
+inline constexpr int fast_open = MSG_FASTOPEN;
+#else
+inline constexpr int fast_open = 0;
+#endif
+
 enum class Direction : std::uint8_t { read, write, connect };
 
 // socket(2), non-inheritable from birth (PEP 446).

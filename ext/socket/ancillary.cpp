@@ -306,8 +306,8 @@ PyObject* send_message(Socket& socket, const msghdr& message, Py_ssize_t size, i
     const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
         return ::sendmsg(fd, &message, flags | more);
     };
-    const bool done =
-        transfer(socket, sys::Direction::write, deadline, length, false, op, sent, probe.stats());
+    const bool done = transfer(socket, sys::Direction::write, deadline, length,
+                               (flags & sys::fast_open) != 0, op, sent, probe.stats());
     if (done && sent < size && may_hold_lock && length == Length::brief && !deadline.limited() &&
         socket.type == SOCK_STREAM && (flags & MSG_DONTWAIT) == 0)
         sent = send_rest(socket, message, flags, sent);

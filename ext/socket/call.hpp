@@ -12,8 +12,9 @@ enum class Length : std::uint8_t { brief, lengthy };
 
 // `op(fd, flags)` for a call that takes message flags. MSG_DONTWAIT lets it be tried with the lock
 // held, whatever mode the descriptor is in; only when it would have to wait is the lock given up.
-// `whole`: without MSG_DONTWAIT the call would wait for more than is there now (MSG_WAITALL).
-// `stats`: what telemetry wants to know of the call, or null.
+// `whole`: MSG_DONTWAIT would change what the call does, not only whether it waits: with
+// MSG_WAITALL it would take less, with MSG_FASTOPEN leave a connection half made. `stats`: what
+// telemetry wants to know of the call, or null.
 template <class Op>
 bool transfer(Socket& socket, sys::Direction direction, Deadline& deadline, Length length,
               bool whole, Op&& op, std::int64_t& result,

@@ -105,7 +105,8 @@ std::int64_t send_once(Socket& socket, const char* data, Py_ssize_t size, int fl
     const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
         return ::send(fd, data, static_cast<std::size_t>(size), flags | more);
     };
-    if (!transfer(socket, sys::Direction::write, deadline, length_of(size), false, op, sent, stats))
+    if (!transfer(socket, sys::Direction::write, deadline, length_of(size),
+                  (flags & sys::fast_open) != 0, op, sent, stats))
         return -1;
     return sent;
 }
@@ -267,7 +268,7 @@ PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t coun
                             &address.header, address.length);
         };
         const bool done = transfer(socket, sys::Direction::write, deadline, length_of(out.size()),
-                                   false, op, sent, probe.stats());
+                                   (flags & sys::fast_open) != 0, op, sent, probe.stats());
         probe.end(sent);
         if (!done) return nullptr;
         return PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
