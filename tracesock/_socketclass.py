@@ -42,7 +42,7 @@ class socket(Socket):
     """
 
     __module__ = "socket"
-    __slots__ = ("__weakref__", "_closed", "_io_refs")
+    __slots__ = ["__weakref__", "_io_refs", "_closed"]  # noqa: RUF012, RUF023 - the stock class's
 
     def __init__(
         self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
@@ -95,32 +95,32 @@ class socket(Socket):
 
     else:
 
-        def bind(self, *address):
+        def bind(self, *address, **names):
             """bind(address)
 
             Bind to a local address, in the form of the socket's family. See bind(2).
             """
-            prepared = self._prepare("bind", address)
+            prepared = self._prepare("bind", address, names)
             audit("socket.bind", self, *address)
             Socket.bind(self, prepared)
 
-        def connect(self, *address):
+        def connect(self, *address, **names):
             """connect(address)
 
             Connect to a remote address, in the form of the socket's family. Raises OSError, and
             TimeoutError when the socket's timeout passes. See connect(2).
             """
-            prepared = self._prepare("connect", address)
+            prepared = self._prepare("connect", address, names)
             audit("socket.connect", self, *address)
             Socket.connect(self, prepared)
 
-        def connect_ex(self, *address):
+        def connect_ex(self, *address, **names):
             """connect_ex(address) -> errno
 
             Like connect(address), but an error of connect(2) is returned, 0 for none. Other
             errors, of the address or its resolution, are raised.
             """
-            prepared = self._prepare("connect_ex", address)
+            prepared = self._prepare("connect_ex", address, names)
             audit("socket.connect", self, *address)
             return Socket.connect_ex(self, prepared)
 

@@ -83,8 +83,12 @@ PyObject* socket_prepare(PyObject* self, PyObject* arguments) noexcept {
     return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
         const char* caller = nullptr;
         PyObject* given = nullptr;
-        if (!PyArg_ParseTuple(arguments, "sO!:_prepare", &caller, &PyTuple_Type, &given))
+        PyObject* names = nullptr;
+        if (!PyArg_ParseTuple(arguments, "sO!O!:_prepare", &caller, &PyTuple_Type, &given,
+                              &PyDict_Type, &names))
             return nullptr;
+        if (PyDict_GET_SIZE(names) != 0)
+            return PyErr_Format(PyExc_TypeError, "socket.%s() takes no keyword arguments", caller);
         if (PyTuple_GET_SIZE(given) != 1)
             return PyErr_Format(PyExc_TypeError,
                                 "socket.%s() takes exactly one argument (%zd given)", caller,

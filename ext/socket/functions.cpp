@@ -1,4 +1,5 @@
 // The module's functions that concern sockets themselves.
+#include "resolver/functions.hpp"
 #include "socket/bindings.hpp"
 #include "socket/methods.hpp"
 
@@ -7,15 +8,26 @@ namespace nb = nanobind;
 namespace tracesock {
 namespace {
 
-PyObject* get_default_timeout(PyObject*, PyObject*) noexcept {
+using resolver::check_unusual_call;
+using resolver::Convention;
+
+PyObject* get_default_timeout(PyObject*, PyObject* const*, Py_ssize_t count,
+                              PyObject* names) noexcept {
+    if ((count != 0 || names != nullptr) &&
+        !check_unusual_call("getdefaulttimeout", Convention::object, 0, count, names))
+        return nullptr;
     const Interpreter* own = interpreter();
     return own != nullptr ? timeout_object(own->default_timeout) : nullptr;
 }
 
-PyObject* set_default_timeout(PyObject*, PyObject* value) noexcept {
+PyObject* set_default_timeout(PyObject*, PyObject* const* arguments, Py_ssize_t count,
+                              PyObject* names) noexcept {
+    if ((count != 1 || names != nullptr) &&
+        !check_unusual_call("setdefaulttimeout", Convention::object, 1, count, names))
+        return nullptr;
     Interpreter* own = interpreter();
     std::int64_t timeout = no_timeout;
-    if (own == nullptr || !parse_timeout(value, timeout)) return nullptr;
+    if (own == nullptr || !parse_timeout(arguments[0], timeout)) return nullptr;
     own->default_timeout = timeout;
     Py_RETURN_NONE;
 }
@@ -41,10 +53,16 @@ PyObject* make_pair(PyObject*, PyObject* arguments) noexcept {
     return numbers;
 }
 
+using FastFunction = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t, PyObject*) noexcept;
+
+PyCFunction fast(FastFunction function) {
+    return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
 PyMethodDef functions[] = {
-    {"getdefaulttimeout", get_default_timeout, METH_NOARGS,
+    {"getdefaulttimeout", fast(get_default_timeout), METH_FASTCALL | METH_KEYWORDS,
      "getdefaulttimeout() -> timeout\n\nThe timeout in seconds of new sockets; None: none."},
-    {"setdefaulttimeout", set_default_timeout, METH_O,
+    {"setdefaulttimeout", fast(set_default_timeout), METH_FASTCALL | METH_KEYWORDS,
      "setdefaulttimeout(timeout)\n\nSet the timeout in seconds of new sockets; None: none."},
     {"socketpair", make_pair, METH_VARARGS,
      "socketpair([family[, type[, proto]]]) -> (descriptor, descriptor)\n\nSee socketpair(2)."},

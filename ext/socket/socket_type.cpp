@@ -183,16 +183,34 @@ void evict(PyObject* self, Socket& socket) noexcept {
     socket.handle.close();
 }
 
+// An int argument, left as it is where none was given, with the error text of the interpreter's own
+// argument reading, which "i" has not.
+bool take_int(PyObject* object, int& value) noexcept {
+    if (object == nullptr) return true;
+    int overflow = 0;
+    const long number = PyLong_AsLongAndOverflow(object, &overflow);
+    if (number == -1 && PyErr_Occurred()) return false;
+    if (overflow != 0 || number != static_cast<int>(number)) {
+        PyErr_SetString(PyExc_OverflowError, "Python int too large to convert to C int");
+        return false;
+    }
+    value = static_cast<int>(number);
+    return true;
+}
+
 int socket_init(PyObject* self, PyObject* arguments, PyObject* names) noexcept {
     return guarded(-1, [&] {
         Interpreter* own = interpreter();
         if (own == nullptr) return -1;
         int family = -1, type = -1, protocol = -1;
+        PyObject *family_object = nullptr, *type_object = nullptr, *protocol_object = nullptr;
         PyObject* fileno = nullptr;
         static const char* keywords[] = {"family", "type", "proto", "fileno", nullptr};
-        if (!PyArg_ParseTupleAndKeywords(arguments, names, "|iiiO:socket",
-                                         const_cast<char**>(keywords), &family, &type, &protocol,
-                                         &fileno))
+        if (!PyArg_ParseTupleAndKeywords(arguments, names, "|OOOO:socket",
+                                         const_cast<char**>(keywords), &family_object, &type_object,
+                                         &protocol_object, &fileno) ||
+            !take_int(family_object, family) || !take_int(type_object, type) ||
+            !take_int(protocol_object, protocol))
             return -1;
         Socket& socket = state_of(self);
         evict(self, socket);
@@ -469,11 +487,14 @@ PyObject* socket_close(PyObject* self, PyObject*) noexcept {
     }
     if (socket.connection != nullptr) recorder::socket_closes(socket, recorder::End::closed);
     if (audit::watched() != 0) audit::socket_closes(socket, true);
+    // Evicted with the lock: a call that is tried with the lock held has no lease.
+    const sys::Descriptor fd = socket.handle.evict();
+    if (fd == sys::invalid) Py_RETURN_NONE;
     int result = 0;
     int error = 0;
     {
         Unlocked unlocked;
-        result = socket.handle.close();
+        result = sys::close(fd);
         error = errno;
     }
     if (result < 0) return set_os_error(error);
