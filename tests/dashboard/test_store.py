@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracesock.dashboard import otlp
@@ -218,9 +218,7 @@ def test_texts_over_the_cap_share_one(store: Store, monkeypatch: pytest.MonkeyPa
         assert queries.intake()["texts_over_the_cap"] == 15
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(1, 4), st.integers(0, 5), st.integers(0, 5), st.integers(0, 3)),
@@ -508,7 +506,10 @@ def test_retention_is_read() -> None:
             Retention.parse(wrong)
 
 
-def test_what_is_too_old_goes(tmp_path: Path, clock: Clock) -> None:
+def test_what_is_too_old_goes(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracesock.dashboard.store._RETENTION_EVERY", 0.0)
     store = Store(tmp_path / "s.sqlite3", Retention(age=3600), clock=clock)
     store.start()
     spans(store, Spans().connect("old.example", 1, trace=1).lookup("old.example", trace=1))
@@ -525,11 +526,15 @@ def test_what_is_too_old_goes(tmp_path: Path, clock: Clock) -> None:
     spans(store, late)
     settle(store)
     store._prune_due = 0
-    store._prune()
+
+    def gone() -> bool:
+        with store.read() as db:
+            return Queries(db).peers() == []
+
+    assert wait_until(gone)
     with store.read() as db:
         queries = Queries(db, clock.now)
         assert [r.name for r in queries.traces(Filter(), TraceQuery()).rows] == ["late"]
-        assert queries.peers() == []
         for table in ("audit", "logs", "metric_points", "metric_series", "attempts", "dns_answers"):
             assert db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] == 0, table
         left = db.execute("SELECT count(*) FROM spans").fetchone()[0]
@@ -543,7 +548,8 @@ def test_what_is_too_old_goes(tmp_path: Path, clock: Clock) -> None:
     store.close()
 
 
-def test_the_file_stays_within_its_size(tmp_path: Path) -> None:
+def test_the_file_stays_within_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tracesock.dashboard.store._RETENTION_EVERY", 0.0)
     store = Store(tmp_path / "s.sqlite3", Retention(size=10_000_000))
     store.start()
     number = 0
@@ -553,9 +559,8 @@ def test_the_file_stays_within_its_size(tmp_path: Path) -> None:
             number += 1
             made.add("wide", trace=number, text="x" * 4000)
         spans(store, made)
-    for _ in range(200):
-        store._prune()
-    assert store.size() <= 10_000_000
+    assert wait_until(lambda: store.size() <= 10_000_000)
+    assert wait_until(lambda: pages(store) * 8192 < 12_000_000)
     with store.read() as db:
         queries = Queries(db)
         rows = queries.traces(Filter(), TraceQuery(limit=1)).rows
@@ -566,12 +571,23 @@ def test_the_file_stays_within_its_size(tmp_path: Path) -> None:
     assert (tmp_path / "s.sqlite3").stat().st_size < 12_000_000
 
 
-def test_gone_connections_are_forgotten(store: Store, clock: Clock) -> None:
+def pages(store: Store) -> int:
+    with store.read() as db:
+        return int(db.execute("PRAGMA page_count").fetchone()[0])
+
+
+def test_gone_connections_are_forgotten(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracesock.dashboard.store._RETENTION_EVERY", 0.0)
     snapshots(store, clock.now, snapshot("a"))
     clock.now += 16 * 60 * SECOND
-    store._prune()
-    with store.read() as db:
-        assert Queries(db, clock.now).connections(Filter()) == []
+
+    def forgotten() -> bool:
+        with store.read() as db:
+            return Queries(db, clock.now).connections(Filter()) == []
+
+    assert wait_until(forgotten)
 
 
 # -- failures ------------------------------------------------------------------------------------
@@ -664,7 +680,7 @@ def test_reading_too_long_is_stopped(store: Store) -> None:
         db.execute(endless).fetchall()
     with store.read() as db:
         assert db.execute("SELECT 1").fetchone() == (1,)
-        with pytest.raises(sqlite3.OperationalError, match="readonly|read-only"):
+        with pytest.raises(sqlite3.OperationalError, match=r"readonly|read-only"):
             db.execute("DELETE FROM spans")
 
 
@@ -724,7 +740,7 @@ def test_killed_in_the_middle_of_ingest(tmp_path: Path, delay: float) -> None:
     assert wait_until(lambda: acknowledged)
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     for thread in threads:
         thread.join()
 
@@ -760,7 +776,7 @@ def test_killed_in_the_middle_of_ingest(tmp_path: Path, delay: float) -> None:
     after.close()
 
 
-def test_what_was_under_way_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_was_under_way_is_told(tmp_path: Path) -> None:
     """Received, not yet committed, killed: the number is exact."""
     path = tmp_path / "s.sqlite3"
     code = f"""
@@ -772,7 +788,8 @@ store = Store({str(path)!r})
 store.start()
 def put(body):
     request = otlp.decode(otlp.Signal.TRACES, otlp.PROTOBUF, body)
-    return store.submit(otlp.Signal.TRACES, request, otlp.count_records(otlp.Signal.TRACES, request), body)
+    records = otlp.count_records(otlp.Signal.TRACES, request)
+    return store.submit(otlp.Signal.TRACES, request, records, body)
 put({Spans().add("a").add("b").body!r}).result()
 flush = store._ingest.flush
 def dies(settle=True):
