@@ -95,8 +95,8 @@ RECORDED: Final = (
     Recorded("tracesock.listen", "a socket listens", "outcome, local, transport"),
     Recorded(
         "tracesock.close",
-        "a connected socket was closed, by the program or the garbage collector. The duration is"
-        " the connection's; `abandoned`: its connect was still in progress",
+        "a socket that was connected, or has moved bytes, was closed, by the program or the garbage"
+        " collector. The duration is the connection's; `abandoned`: its connect was in progress",
         "outcome, duration, bytes, peer, local, host, transport",
     ),
     Recorded(

@@ -34,6 +34,8 @@ _audit: Any = _native.audit
 
 _STATE_SIZE: Final = 4096
 _ROTATED: Final = re.compile(r"\.(\d{6,})\Z")
+# A tip is filled in when its record is appended: it is the state of the chain just before.
+_TIP: Final[dict[str, Any]] = {"tip": {}}
 _LOG_FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
 
@@ -207,8 +209,7 @@ class FileSink:
         try:
             with self._locked():
                 first = self._join() if self._regular else self._begin()
-                tip = tip_fields(self._state.chain, self._key) if self._state.chain.sequence else {}
-                opened = note_record("open", source, {**process_details(), **tip})
+                opened = note_record("open", source, {**process_details(), **_TIP})
                 self._append([*first, opened])
         except BaseException:
             self.abandon()
@@ -360,7 +361,7 @@ class FileSink:
                 "chain": self._state.chain.id,
                 "version": 1,
                 "oldest": self._state.oldest,
-                **tip_fields(self._state.chain, self._key),
+                **_TIP,
             }
             first.append(note_record("continue", self._source, details))
         if self._cut:
@@ -371,11 +372,14 @@ class FileSink:
     def _append(self, records: Sequence[Record]) -> None:
         state = self._state
         chain = state.chain.copy()
-        lines = [chain.append(self._form, record) for record in records]
-        tip = chain.sequence - state.tip_at >= self._tip_records
-        if tip:
-            fields = tip_fields(chain, self._key)
-            lines.append(chain.append(self._form, note_record("tip", self._source, fields)))
+        due = chain.sequence + len(records) - state.tip_at >= self._tip_records
+        if due:
+            records = [*records, note_record("tip", self._source, {**_TIP})]
+        lines = []
+        for record in records:
+            if "tip" in record.details:
+                record.details.update(tip_fields(chain, self._key))
+            lines.append(chain.append(self._form, record))
         data = b"".join(lines)
         if self._regular:
             try:
@@ -392,10 +396,10 @@ class FileSink:
         state.size += len(data)
         for record in records:
             _track(state, record)
-        if tip:
+        if due:
             state.tip_at = chain.sequence
         self._write_state()
-        if tip:
+        if due:
             self._print_tip()
 
     def _write_stream(self, data: bytes, chain: Chain) -> Chain:
@@ -435,8 +439,7 @@ class FileSink:
                     os.close(fd)
 
     def _rotate(self) -> None:
-        fields = tip_fields(self._state.chain, self._key)
-        self._append([note_record("rotate", self._source, fields)])
+        self._append([note_record("rotate", self._source, {**_TIP})])
         aside = rotated_files(self.path)
         last = int(_ROTATED.search(aside[-1]).group(1)) if aside else 0  # type: ignore[union-attr]
         name = f"{self.path}.{last + 1:06d}"
@@ -467,8 +470,7 @@ class FileSink:
             # A tip that follows a tip says nothing new.
             if self._state.chain.sequence == self._state.tip_at:
                 return
-            fields = tip_fields(self._state.chain, self._key)
-            self._append([*header, note_record("tip", self._source, fields)])
+            self._append([*header, note_record("tip", self._source, {**_TIP})])
             self._state.tip_at = self._state.chain.sequence
             self._write_state()
             self._print_tip()
@@ -500,8 +502,7 @@ class FileSink:
                 self.adopt()
             with self._locked():
                 header = self._catch_up()
-                tip = tip_fields(self._state.chain, self._key)
-                ending = note_record("close", self._source, {"totals": totals, **tip})
+                ending = note_record("close", self._source, {"totals": totals, **_TIP})
                 self._append([*header, ending])
                 self._state.tip_at = self._state.chain.sequence
                 self._write_state()

@@ -12,10 +12,11 @@ from typing import Any, Final
 from tracesock.audit.chain import Key, Tip, link, split_hash
 from tracesock.audit.formats import NO_HASH, own_fields
 from tracesock.audit.logfile import Spool, State, rotated_files
-from tracesock.audit.records import Record
 
 LONGEST_LINE: Final = 1 << 20
 _MOST_PROBLEMS: Final = 100
+# The last number of a process whose beginning rotation has removed.
+_UNKNOWN: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +116,17 @@ class _Verifier:
         bare, stated = parts
         try:
             fields = own_fields(line)
-            record = Record.from_dict(fields)
         except (ValueError, RecursionError):
             self.problem("no record of the audit")
             # What follows is chained to it all the same.
             self._hash = stated
             return
-        sequence = int(fields["seq"])
+        sequence, event = fields["seq"], fields["event"]
         if fresh and first:
-            self._begin(record, sequence)
-        elif fresh and record.event != "tracesock.audit.continue":
+            self._begin(fields, sequence)
+        elif fresh and event != "tracesock.audit.continue":
             self.problem("a file that was rotated begins with another record than it should")
-        elif not fresh and record.event in ("tracesock.audit.begin", "tracesock.audit.continue"):
+        elif not fresh and event in ("tracesock.audit.begin", "tracesock.audit.continue"):
             self.problem("a record that only begins a file, inside one")
         expected = self._sequence + 1
         whole = link(self._hash, bare) == stated
@@ -145,63 +145,62 @@ class _Verifier:
             self._known[sequence] = stated
             if tip.hash != stated or (tip.chain and tip.chain != self.out.chain):
                 self.problem(f"record {sequence} is not the one that a tip was kept of")
-        self._record(record, sequence)
+        self._record(fields, sequence)
         self._sequence, self._hash = sequence, stated
 
-    def _begin(self, record: Record, sequence: int) -> None:
-        details = record.details
-        self.out.chain = str(details.get("chain", ""))
+    def _begin(self, fields: dict[str, Any], sequence: int) -> None:
+        self.out.chain = str(fields.get("chain", ""))
         self.out.first = sequence
-        if record.event == "tracesock.audit.begin":
+        if fields["event"] == "tracesock.audit.begin":
             if sequence != 1:
                 self.problem(f"the log begins with record {sequence}")
-        elif record.event == "tracesock.audit.continue":
+        elif fields["event"] == "tracesock.audit.continue":
             # The records before were removed by rotation, if a later file says so.
             self._sequence = sequence - 1
-            tip = details.get("tip")
+            tip = fields.get("tip")
             self._hash = str(tip.get("hash", "")) if isinstance(tip, dict) else ""
         else:
             self._sequence = sequence - 1
             self.problem("the beginning is missing")
 
-    def _record(self, record: Record, sequence: int) -> None:
-        details = record.details
-        if "tip" in details:
-            self._tip(details["tip"], sequence)
-        if record.event == "tracesock.audit.continue":
-            oldest = details.get("oldest")
+    def _record(self, fields: dict[str, Any], sequence: int) -> None:
+        if "tip" in fields:
+            self._tip(fields["tip"], sequence)
+        event = fields["event"]
+        if event == "tracesock.audit.continue":
+            oldest = fields.get("oldest")
             self._oldest = oldest if isinstance(oldest, int) else None
-            if details.get("chain") != self.out.chain:
+            if fields.get("chain") != self.out.chain:
                 self.problem("a file of another log")
-            return
-        if not record.source:
+        name, pid, number = fields.get("source"), fields.get("pid"), fields.get("number", 0)
+        if not isinstance(name, str) or not isinstance(pid, int) or not isinstance(number, int):
+            self.problem(f"record {sequence} does not say which process it is of")
             return
         sources = self.out.sources
-        if record.event == "tracesock.audit.open":
-            sources[record.source] = Source(record.pid, str(details.get("program", "")))
+        if event == "tracesock.audit.open":
+            sources[name] = Source(pid, str(fields.get("program", "")))
             return
-        if record.event == "tracesock.audit.recovered":
-            self._end(str(details.get("recovered", "")), "recovered", details)
+        if event == "tracesock.audit.recovered":
+            self._end(str(fields.get("recovered", "")), "recovered", fields)
             return
-        source = sources.get(record.source)
+        source = sources.get(name)
+        gap = fields.get("gap")
         if source is None:
-            # It began in a file that rotation has removed.
-            if not record.number and "gap" not in details:
-                return
-            before = record.number or int(details["gap"].get("first", 1))
-            source = sources[record.source] = Source(record.pid, last=max(0, before - 1))
-        if record.event == "tracesock.audit.close":
-            self._end(record.source, "close", details)
-        elif "gap" in details:
-            self._gap(source, details["gap"])
-        elif record.number:
-            if record.number != source.last + 1:
+            # It began in a file that rotation has removed, or it is about to: whoever writes
+            # anything must come to an end as well.
+            source = sources[name] = Source(pid, last=_UNKNOWN)
+        if event == "tracesock.audit.close":
+            self._end(name, "close", fields)
+        elif gap is not None:
+            self._gap(source, gap)
+        elif number:
+            if source.last not in (_UNKNOWN, number - 1):
                 self.problem(
-                    f"record {sequence} has the number {record.number} of its process,"
+                    f"record {sequence} has the number {number} of its process,"
                     f" {source.last + 1} is due"
                 )
             source.delivered += 1
-            source.last = record.number
+            source.last = number
 
     def _gap(self, source: Source, gap: Any) -> None:
         try:
@@ -212,7 +211,7 @@ class _Verifier:
         if first == 0 and last == 0:
             source.lost += count
             return
-        if first != source.last + 1 or last - first + 1 != count:
+        if source.last not in (_UNKNOWN, first - 1) or last - first + 1 != count:
             self.problem(f"a gap from {first} to {last} where {source.last + 1} is due")
         source.dropped += count
         source.last = last
@@ -228,7 +227,7 @@ class _Verifier:
             self.problem(f"the last record of process {source.pid} does not say what it emitted")
             return
         source.emitted = emitted
-        if emitted != source.last:
+        if source.last not in (_UNKNOWN, emitted):
             self.problem(
                 f"process {source.pid} has emitted {emitted} records,"
                 f" {source.last} are accounted for"
@@ -321,7 +320,7 @@ def _check_ends(verifier: _Verifier, name: str) -> None:
         orphan = Spool.orphan(spool) if os.path.exists(spool) else None
         if orphan is not None:
             with orphan:
-                waiting = sum(1 for record in orphan.read(process.last) if record.number)
+                waiting = sum(1 for record in orphan.read(max(0, process.last)) if record.number)
             verifier.problem(
                 f"process {process.pid} ended without its last record; its spool holds"
                 f" {waiting} records: `tracesock audit recover` writes them"
