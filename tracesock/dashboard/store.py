@@ -236,9 +236,10 @@ class Store:
                     f" reads up to {SCHEMA_VERSION})"
                 )
             if not tables:
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                # These two before anything is written: later they change nothing.
                 db.execute("PRAGMA page_size = 8192")
                 db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 db.execute("PRAGMA journal_mode = WAL")
                 db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
             if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
@@ -374,7 +375,10 @@ class Store:
 
     def start(self) -> None:
         """Starts the writer thread."""
-        self._thread = threading.Thread(target=self._run, name="tracesock-dashboard-writer")
+        # What it has not stored was not acknowledged: it need not hold up the interpreter's end.
+        self._thread = threading.Thread(
+            target=self._run, name="tracesock-dashboard-writer", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
