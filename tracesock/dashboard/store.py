@@ -588,8 +588,8 @@ class Store:
             if not self._queue.empty():
                 self._last_prune = 0.0
                 break
-        # It frees a page with each row that is fetched.
-        self._db.execute("PRAGMA incremental_vacuum(2000)").fetchall()
+        # It frees one page with each step, and only a script is stepped to its end.
+        self._db.executescript("PRAGMA incremental_vacuum(2000)")
 
     def _delete_traces(self, first: int, last: int, cutoff: int | None) -> None:
         """Deletes the traces numbered `first` to `last`, those that arrived before `cutoff`."""
