@@ -293,7 +293,7 @@ class Child:
             if mode == "tracesock" and self.options.how == "run":
                 mode = "installed"
                 autoload = self.options.root / "tracesock" / "dropin" / "autoload"
-                environment["PYTHONPATH"] = str(autoload)
+                environment |= {"PYTHONPATH": str(autoload), "OTEL_SDK_DISABLED": "true"}
             words = [
                 self.interpreter.executable,
                 *(str(HERE / "child.py"), mode, str(self.options.root)),
@@ -418,6 +418,7 @@ class ModeRun:
     exits: list[str]
     file: str | None
     seconds: float
+    kept: bool = False  # out of the cache, from a run before
 
     def counts(self) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -676,7 +677,7 @@ def run_stock(
         kept = json.loads(path.read_text(encoding="utf-8"))
         tests = {name: Test(**fields) for name, fields in kept.pop("tests").items()}
         fixtures = [(name, outcome, text) for name, outcome, text in kept.pop("fixtures")]
-        return ModeRun(tests=tests, fixtures=fixtures, **kept)
+        return ModeRun(**(kept | {"tests": tests, "fixtures": fixtures, "kept": True}))
     except (OSError, ValueError, KeyError, TypeError):
         pass
     run = run_mode(interpreter, "stock", options, match, exclude)
@@ -788,7 +789,8 @@ def execute(arguments: argparse.Namespace) -> int:
         runs[mode] = run
         document["modes"][mode] = dataclasses.asdict(run)  # type: ignore[index]
         counts = ", ".join(f"{number} {outcome}" for outcome, number in run.counts().items())
-        print(f"  {mode + ':':<11}{counts or 'no tests'}  ({run.seconds:.0f} s)", flush=True)
+        took = "from a run before" if run.kept else f"{run.seconds:.0f} s"
+        print(f"  {mode + ':':<11}{counts or 'no tests'}  ({took})", flush=True)
         if not run.tests:
             print("  no test fits the patterns")
             failed = True
