@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from sys import audit
 
 from tracesock import _namespace, _native
@@ -14,7 +15,7 @@ from tracesock._socketio import SocketIO
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from socket import AddressFamily, SocketKind
-    from typing import IO, Any, NoReturn, Self
+    from typing import IO, Any, NoReturn, Self, SupportsIndex
 
 _AF_INET = 2
 _SOCK_STREAM = 1
@@ -84,6 +85,13 @@ class socket(Socket):
 
     def __getstate__(self) -> NoReturn:
         raise TypeError(f"cannot pickle {self.__class__.__name__!r} object")
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> Any:
+        # Only multiprocessing can send a descriptor, and it knows only the standard library's class.
+        caller = sys._getframe(1).f_globals.get("__name__")
+        if self.__class__ is socket and caller == "multiprocessing.reduction":
+            return _rebuild, sys.modules[caller]._reduce_socket(self)
+        return super().__reduce_ex__(protocol)
 
     # --- addresses: encoded, told to the audit hooks, then used -------------------------------
 
@@ -333,6 +341,17 @@ class socket(Socket):
     def set_inheritable(self, inheritable: bool) -> None:
         """Set whether a child process that executes another program inherits the descriptor."""
         os.set_inheritable(self.fileno(), inheritable)
+
+
+def _rebuild(rebuild: Any, arguments: tuple[Any, ...]) -> socket:
+    """The socket that another process has sent with multiprocessing."""
+    sent = rebuild(*arguments)
+    family, kind, proto, fd = sent.family, sent.type, sent.proto, sent.detach()
+    try:
+        return socket(family, kind, proto, fileno=fd)
+    except BaseException:
+        _native.close(fd)
+        raise
 
 
 _native.bind_class(socket)
