@@ -43,7 +43,7 @@ class socket(Socket):
     """
 
     __module__ = "socket"
-    __slots__ = ["__weakref__", "_io_refs", "_closed"]  # noqa: RUF012, RUF023 - the stock class's
+    __slots__ = ["__weakref__", "_io_refs", "_closed"]  # noqa: RUF023 - the stock class's
 
     def __init__(
         self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
@@ -87,7 +87,7 @@ class socket(Socket):
         raise TypeError(f"cannot pickle {self.__class__.__name__!r} object")
 
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> Any:
-        # Only multiprocessing can send a descriptor, and it knows only the standard library's class.
+        # Only multiprocessing can send a descriptor, and knows only the class that it registered.
         caller = sys._getframe(1).f_globals.get("__name__")
         if self.__class__ is socket and caller == "multiprocessing.reduction":
             return _rebuild, sys.modules[caller]._reduce_socket(self)
