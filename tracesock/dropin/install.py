@@ -165,8 +165,18 @@ def install() -> None:
             "tracesock.install(): what it does with that is not seen; install earlier, "
             "for example with `tracesock run`",
             EarlyImportWarning,
-            stacklevel=2,
+            stacklevel=_callers_level(),
         )
+
+
+def _callers_level() -> int:
+    """The stacklevel, seen from `install()`, of the first caller outside this package."""
+    level = 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("tracesock"):
+        frame = frame.f_back
+        level += 1
+    return level
 
 
 def uninstall() -> None:

@@ -90,6 +90,8 @@ def tell(call: str, *arguments: Any) -> Any:
     try:
         return getattr(observer, call)(*arguments)
     except Exception:
-        _log.exception("the observer's %s() failed; it is told nothing any more", call)
-        set_observer(None)
+        with _lock:
+            if current is observer:
+                _log.exception("the observer's %s() failed; it is told nothing any more", call)
+                set_observer(None)
         return None

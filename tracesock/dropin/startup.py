@@ -34,7 +34,7 @@ def start() -> None:
     from tracesock.dropin.install import install
 
     install()
-    if _makes_no_connection():
+    if _disabled() or _makes_no_connection():
         return
     for module, function in _STEPS:
         try:
@@ -51,8 +51,12 @@ def _makes_no_connection() -> bool:
     return any("multiprocessing.resource_tracker" in word for word in sys.orig_argv[:8])
 
 
+def _disabled() -> bool:
+    """Whether OpenTelemetry need not even be imported."""
+    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
 def _wanted() -> bool:
     """Whether the environment names an exporter, so that being without one is worth a line."""
     chosen = [os.environ.get(f"OTEL_{signal}_EXPORTER", "") for signal in ("TRACES", "METRICS")]
-    disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
-    return not disabled and any(name not in ("", "none") for name in chosen)
+    return any(name not in ("", "none") for name in chosen)

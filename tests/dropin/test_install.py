@@ -1,0 +1,342 @@
+"""install() and uninstall(): what they change, what they warn of, and that nothing stays."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+from support import python
+
+IMPORTS = "import ssl, asyncio, selectors, multiprocessing.reduction, socketserver, http.client\n"
+
+# What install() may touch, as text that a later line compares.
+SNAPSHOT = """
+import sys, copyreg
+
+def snapshot():
+    found = {"meta_path": list(sys.meta_path)}
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in sys.stdlib_module_names and name != "__main__":
+            found[name] = dict(vars(module))
+    for module, names in (
+        ("ssl", ("SSLContext", "SSLSocket", "SSLObject")),
+        ("asyncio", ("BaseEventLoop", "SelectorEventLoop")),
+        ("socket", ("socket", "SocketIO")),
+    ):
+        for name in names if module in sys.modules else ():
+            found[module, name] = dict(vars(getattr(sys.modules[module], name)))
+    reduction = sys.modules.get("multiprocessing.reduction")
+    if reduction is not None:
+        found["reducers"] = dict(reduction.ForkingPickler._extra_reducers)
+    found["copyreg"] = dict(copyreg.dispatch_table)
+    return found
+
+def differing(before, after):
+    return [
+        (place, name)
+        for place, names in before.items()
+        for name in names
+        if not isinstance(names, dict) or name not in after[place]
+        or after[place][name] is not names[name]
+        if isinstance(names, dict) or names != after[place]
+    ] + [
+        (place, name)
+        for place, names in before.items() if isinstance(names, dict)
+        for name in after[place] if name not in names
+    ]
+"""
+
+
+@pytest.mark.parametrize("imported", ["before", "after"])
+def test_names_classes_and_the_way_back(imported: str) -> None:
+    python(
+        (IMPORTS if imported == "before" else "")
+        + SNAPSHOT
+        + """
+import socket, tracesock
+import tracesock.dropin
+import warnings, linecache, tokenize  # what telling a warning imports
+before = snapshot()
+stock = dict(vars(socket))
+tracesock.install()
+"""
+        + IMPORTS
+        + """
+assert socket.socket is tracesock.socket and socket.getaddrinfo is tracesock.getaddrinfo
+assert set(tracesock.__all__) <= set(vars(socket)) and socket.__all__ == tracesock.__all__
+assert socket.AddressFamily is stock["AddressFamily"] and socket.gaierror is stock["gaierror"]
+assert ssl.socket is tracesock.socket and ssl.create_connection is tracesock.create_connection
+assert ssl.SSLSocket.__mro__[:2] == (ssl.SSLSocket, tracesock.socket)
+assert ssl.SSLContext.sslsocket_class is ssl.SSLSocket
+assert type(ssl.__spec__.loader).__name__ == "SourceFileLoader", ssl.__spec__
+assert tracesock.socket in multiprocessing.reduction.ForkingPickler._extra_reducers
+installed = snapshot()
+tracesock.install()
+assert not differing(installed, snapshot())
+tracesock.uninstall()
+assert not differing(before, snapshot()), differing(before, snapshot())
+assert ssl.SSLSocket.__mro__ == (ssl.SSLSocket, *stock["socket"].__mro__)
+assert ssl.SSLContext.sslsocket_class is ssl.SSLSocket and ssl.socket is stock["socket"]
+assert tracesock.socket not in multiprocessing.reduction.ForkingPickler._extra_reducers
+tracesock.uninstall()
+assert not differing(before, snapshot())
+tracesock.install()
+assert ssl.SSLSocket.__mro__[1] is tracesock.socket
+tracesock.uninstall()
+assert not differing(before, snapshot())
+"""
+    )
+
+
+def test_the_snapshot_sees_a_change() -> None:
+    python(
+        SNAPSHOT
+        + """
+import ssl
+before = snapshot()
+ssl.something = 1
+assert differing(before, snapshot()) == [("ssl", "something")]
+del ssl.something
+ssl.SSLContext.wrap_socket = kept = lambda self: 0
+assert differing(before, snapshot()) == [(("ssl", "SSLContext"), "wrap_socket")]
+"""
+    )
+
+
+def test_threads() -> None:
+    python(
+        IMPORTS
+        + SNAPSHOT
+        + """
+import socket, threading, tracesock, tracesock.dropin
+before = snapshot()
+for action, expected in ((tracesock.install, tracesock.socket), (tracesock.uninstall, None)) * 5:
+    gate = threading.Barrier(8)
+    failures = []
+    def run():
+        gate.wait()
+        try:
+            action()
+        except BaseException as error:
+            failures.append(error)
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    assert not failures, failures
+    assert (socket.socket is tracesock.socket) == (expected is not None)
+assert not differing(before, snapshot()), differing(before, snapshot())
+"""
+    )
+
+
+def test_an_import_in_another_thread_while_installing() -> None:
+    python(
+        """
+import threading, time, sys, tracesock, tracesock.dropin
+
+class Slow:
+    # ssl takes its time: install() comes in the middle of its import.
+    def find_spec(self, name, path=None, target=None):
+        if name == "ssl":
+            begun.set()
+            time.sleep(0.3)
+
+begun = threading.Event()
+sys.meta_path.insert(0, Slow())
+def load():
+    import ssl
+thread = threading.Thread(target=load)
+thread.start()
+begun.wait()
+tracesock.install()
+thread.join()
+import ssl
+assert ssl.SSLSocket.__mro__[1] is tracesock.socket, ssl.SSLSocket.__mro__
+"""
+    )
+
+
+def test_warnings_name_the_modules(tmp_path: pathlib.Path) -> None:
+    for name, source in {
+        "early_class": "from socket import socket",
+        "early_tls": "from ssl import SSLSocket as Kept",
+        "early_lookup": "from socket import getaddrinfo",
+        "early_subclass": "import socket\nclass Mine(socket.socket): pass",
+        "harmless": "import socket, ssl\nfrom socket import AF_INET, gethostname, timeout",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(source)
+    python(
+        f"""
+import sys, warnings
+sys.path.insert(0, {str(tmp_path)!r})
+import early_class, early_tls, early_lookup, early_subclass, harmless
+import tracesock
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    tracesock.install()
+    tracesock.install()
+texts = [str(warning.message) for warning in caught]
+assert len(texts) == 4, texts
+for name, what in (
+    ("early_class", "socket,"),
+    ("early_tls", "SSLSocket,"),
+    ("early_lookup", "getaddrinfo,"),
+    ("early_subclass", "Mine"),
+):
+    (text,) = [text for text in texts if repr(name) in text]
+    assert what in text, text
+assert {{warning.category.__name__ for warning in caught}} == {{"EarlyImportWarning"}}
+assert caught[0].filename == "<string>", caught[0].filename
+assert early_class.socket is not tracesock.socket
+early_class.socket().close()
+""",
+        options=(),
+    )
+
+
+def test_nothing_to_warn_of() -> None:
+    python(
+        "import " + "ssl, http.client, asyncio, tracesock\ntracesock.install()",
+        options=("-W", "error"),
+    )
+
+
+def test_what_another_put_there_stays() -> None:
+    python(
+        """
+import socket, tracesock
+tracesock.install()
+theirs = socket.getaddrinfo = lambda *args, **kwargs: []
+tracesock.uninstall()
+assert socket.getaddrinfo is theirs
+assert socket.socket is not tracesock.socket
+"""
+    )
+
+
+def test_patched_names_are_the_ones_used() -> None:
+    python(
+        """
+import socket, tracesock
+tracesock.install()
+def look_up(host, port, *rest):
+    return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))]
+socket.getaddrinfo = look_up
+made = []
+class Spy(socket.socket):
+    def __init__(self, *args, **kwargs):
+        made.append(self)
+        super().__init__(*args, **kwargs)
+socket.socket = Spy
+with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_connection(("nowhere.invalid", server.getsockname()[1])) as client:
+        connection, _ = server.accept()
+        assert all(type(each) is Spy for each in (server, client, connection))
+        connection.close()
+assert len(made) == 3
+"""
+    )
+
+
+def test_the_default_timeout_is_one() -> None:
+    python(
+        """
+import socket
+stock = socket.socket
+socket.setdefaulttimeout(3.0)
+import tracesock
+tracesock.install()
+assert socket.getdefaulttimeout() == 3.0 == socket.socket().gettimeout()
+socket.setdefaulttimeout(5.0)
+assert stock().gettimeout() == 5.0 == socket.socket().gettimeout()
+try:
+    socket.setdefaulttimeout(-1)
+except ValueError:
+    assert socket.getdefaulttimeout() == 5.0
+else:
+    raise AssertionError("a negative timeout was taken")
+tracesock.uninstall()
+assert socket.getdefaulttimeout() == 5.0 == socket.socket().gettimeout()
+assert tracesock.getdefaulttimeout() is None
+""",
+        options=("-W", "ignore"),
+    )
+
+
+def test_sockets_outlive_uninstall() -> None:
+    python(
+        """
+import socket, tracesock
+tracesock.install()
+one, two = socket.socketpair()
+stream = one.makefile("rwb")
+tracesock.uninstall()
+two.sendall(b"line\\n")
+assert stream.readline() == b"line\\n"
+assert type(one.dup()) is tracesock.socket
+""",
+        options=("-W", "ignore"),
+    )
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_asyncio_looks_up_in_the_callers_context(debug: bool) -> None:
+    out = python(
+        f"""
+import asyncio, contextvars, socket
+if {debug}:
+    import logging; logging.disable()
+request = contextvars.ContextVar("request", default="none")
+real = socket.getaddrinfo, socket.getnameinfo
+
+def spy(original):
+    def look_up(*args):
+        print(original.__name__, request.get())
+        return original(*args)
+    return look_up
+
+async def main():
+    request.set("mine")
+    loop = asyncio.get_running_loop()
+    await loop.getaddrinfo("127.0.0.1", 80)
+    await loop.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST)
+    await loop.run_in_executor(None, lambda: print("other", request.get()))
+
+import tracesock
+tracesock.install()
+for name in ("getaddrinfo", "getnameinfo"):
+    setattr(socket, name, spy(getattr(socket, name)))
+asyncio.run(main(), debug={debug})
+tracesock.uninstall()
+asyncio.run(main(), debug={debug})
+"""
+    )
+    carried = ["getaddrinfo mine", "getnameinfo mine", "other none"]
+    assert out.splitlines() == [*carried, "getaddrinfo none", "getnameinfo none", "other none"]
+
+
+def test_multiprocessing_sends_sockets() -> None:
+    python(
+        """
+import threading, tracesock
+tracesock.install()
+import multiprocessing, pickle, socket
+
+def main():
+    one, two = multiprocessing.Pipe()
+    left, right = socket.socketpair()
+    threading.Thread(target=one.send, args=(left,)).start()
+    got = two.recv()
+    assert type(got) is tracesock.socket and got.fileno() != left.fileno()
+    got.sendall(b"sent")
+    assert right.recv(4) == b"sent"
+    try:
+        pickle.dumps(left)
+    except TypeError as error:
+        assert "cannot pickle 'socket' object" in str(error)
+    else:
+        raise AssertionError("a socket was pickled")
+main()
+""",
+        options=("-W", "ignore"),
+    )
