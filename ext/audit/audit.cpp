@@ -170,6 +170,14 @@ bool in_own_interpreter() noexcept {
     return own().interpreter == PyInterpreterState_Get();
 }
 
+void remember_peer(Socket& socket, const Entry& entry) noexcept {
+    auto peer = std::unique_ptr<Address>(new (std::nothrow) Address());
+    if (peer == nullptr) return;
+    peer->length = entry.peer_size;
+    std::memcpy(peer->bytes, entry.peer, entry.peer_size);
+    socket.audit_state.remember(std::move(peer));
+}
+
 // The caller's trace context. Sets and clears no exception of the caller's.
 void put_context(Entry& entry) noexcept {
     Own& all = own();
@@ -470,8 +478,12 @@ void Call::finish(int error) noexcept {
     if (event_ == Event::connect) {
         if (entry_.outcome == Outcome::in_progress)
             socket_.audit_state.pending.store(started_, std::memory_order_relaxed);
-        else if (entry_.outcome == Outcome::success)
+        if (entry_.outcome == Outcome::success) {
             socket_.audit_state.opened.store(started_, std::memory_order_relaxed);
+            socket_.audit_state.established.store(true, std::memory_order_relaxed);
+        }
+        if (entry_.outcome == Outcome::in_progress || entry_.outcome == Outcome::success)
+            remember_peer(socket_, entry_);
     }
     ring->commit(entry_);
     errno = saved;
@@ -569,6 +581,15 @@ void Accepting::give_up() noexcept {
 
 void count_bytes(Socket& socket, bool outgoing, std::int64_t size) noexcept {
     if (exempt) return;
+    if (socket.audit_state.peer.load(std::memory_order_relaxed) == nullptr) {
+        const int error = errno;
+        if (auto peer = std::unique_ptr<Address>(new (std::nothrow) Address())) {
+            // Not connected: remembered as well, or every call would ask again.
+            if (!peer_of(socket.handle.get(), *peer)) peer->length = 0;
+            socket.audit_state.remember(std::move(peer));
+        }
+        errno = error;
+    }
     auto& count = outgoing ? socket.audit_state.sent : socket.audit_state.received;
     count.fetch_add(static_cast<std::uint64_t>(size), std::memory_order_relaxed);
     if (socket.audit_state.pending.load(std::memory_order_relaxed) != 0) pending_result(socket, 0);
@@ -583,12 +604,14 @@ void start_life(Socket& socket) noexcept {
 
 namespace {
 
-// A record about the socket's connection. False where it has none.
+// A record about the socket's connection: whether it has one now.
 bool begin_connection(Entry& entry, Event event, Socket& socket) noexcept {
     Address peer;
     const bool connected = peer_of(socket.handle.get(), peer);
+    const Address* remembered = socket.audit_state.peer.load(std::memory_order_acquire);
+    if (!connected) peer = remembered != nullptr ? *remembered : Address();
     begin_entry(entry, event, socket);
-    if (connected) {
+    if (peer.length != 0) {
         put_peer(entry, peer);
         const Peer known = read_peer(peer.header, peer.length);
         const Published<Active>::Reading active(published);
@@ -623,7 +646,10 @@ void pending_result(Socket& socket, int error) noexcept {
     entry.duration = now - began;
     entry.error = error;
     entry.outcome = error == 0 ? Outcome::success : Outcome::failed;
-    if (error == 0) socket.audit_state.opened.store(began, std::memory_order_relaxed);
+    if (error == 0) {
+        socket.audit_state.opened.store(began, std::memory_order_relaxed);
+        socket.audit_state.established.store(true, std::memory_order_relaxed);
+    }
     put_context(entry);
     leave(entry, true);
     errno = saved;
@@ -643,7 +669,8 @@ void socket_closes(Socket& socket, bool waits) noexcept {
         entry.outcome = Outcome::abandoned;
         entry.duration = monotonic() - began;
     }
-    if (connected || began != 0 || entry.sent + entry.received != 0) {
+    const bool ended = socket.audit_state.established.exchange(false, std::memory_order_relaxed);
+    if (connected || ended || began != 0 || entry.sent + entry.received != 0) {
         if (waits) put_context(entry);
         leave(entry, waits);
     }

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Final
 
-# What could end a line, steer a terminal, or show text in another order than it is written in.
-_ESCAPED: Final[dict[int, str]] = {
-    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
-    **{
-        code: f"\\u{code:04x}"
-        for code in (
-            *(0x061C, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF),
-            *range(0x202A, 0x202F),
-            *range(0x2066, 0x206A),
-            *range(0xD800, 0xE000),
-        )
-    },
-    # A byte that was not UTF-8, as os.fsdecode() has it.
-    **{0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)},
-    ord("\\"): "\\\\",
-}
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code < 0xDD00:  # a byte that was not UTF-8, as os.fsdecode() has it
+        return f"\\x{code - 0xDC00:02x}"
+    if code == 0x5C:
+        return "\\\\"
+    if character.isprintable():
+        return character
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def clean(text: str | bytes, limit: int = 512) -> str:
-    """`text` without control characters, line ends, surrogates and characters that reorder text.
+    """`text` with printable characters only.
 
-    They stand as \\xNN or \\uNNNN, a backslash as two, bytes that are not UTF-8 as \\xNN. At most
-    `limit` characters of the text are kept; an ellipsis says that there were more.
+    Control characters, line ends, surrogates, and characters that cannot be seen or that reorder
+    others stand as \\xNN, \\uNNNN or \\UNNNNNNNN, a backslash as two, bytes that are not UTF-8 as
+    \\xNN. At most `limit` characters of the text are kept; an ellipsis says that there were more.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "surrogateescape")
     if len(text) > limit:
         text = text[:limit] + "…"
-    return text.translate(_ESCAPED)
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(map(_escaped, text))
 
 
 def printable(text: object, limit: int = 512) -> str:
