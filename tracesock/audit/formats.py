@@ -18,7 +18,7 @@ from tracesock import _native
 from tracesock.audit.records import Endpoint, Record
 from tracesock.audit.text import clean
 
-OCSF_VERSION: Final = "1.3.0"
+OCSF_VERSION: Final = "1.5.0"
 ECS_VERSION: Final = "8.11.0"
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
 VERSION: Final[str] = _native.__version__
@@ -55,14 +55,14 @@ _ACTIVITIES: Final = {
     "tracesock.close": _CLOSE,
 }
 _PROTOCOL_NUMBERS: Final = {"tcp": 6, "udp": 17, "sctp": 132, "udplite": 136, "mptcp": 262}
-# (action_id, disposition_id): Allowed; Denied and Blocked; Allowed with an Alert.
-_DISPOSITIONS: Final = {"allow": (1, 1), "deny": (2, 2), "would_deny": (1, 19)}
+# (action_id, disposition_id): Allowed; Denied and Blocked; Observed with an Alert.
+_DISPOSITIONS: Final = {"allow": (1, 1), "deny": (2, 2), "would_deny": (3, 19)}
 
 
 def ocsf(record: Record, sequence: int) -> dict[str, Any]:
     """OCSF Network Activity, class 4001; records about the audit itself are Base Events, class 0.
 
-    Published at https://schema.ocsf.io/1.3.0/classes/network_activity.
+    Published at https://schema.ocsf.io/1.5.0/classes/network_activity.
     """
     out: dict[str, Any] = {
         "time": record.time // _MS,
