@@ -115,8 +115,9 @@ bool initialise_plain(PyObject* self, Socket& socket, int family, int type, int 
         return false;
     }
     if (!socket.handle.assign(fd.get())) {
-        // __init__ called again, with calls of other threads still inside the old descriptor.
-        fd.release();
+        // __init__ called again, with calls of other threads still inside the old descriptor. What
+        // the caller brought stays the caller's.
+        if (fileno != nullptr && fileno != Py_None) fd.release();
         PyErr_SetString(PyExc_OSError, "socket is in use by another thread");
         return false;
     }
