@@ -210,6 +210,7 @@ def build_native(interpreter: Interpreter) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if built.exists() and built.stat().st_mtime >= newest:
             return
+        print(f"building the extension for Python {interpreter.python}", flush=True)
         done = subprocess.run(
             ["make", "native", f"PYTHON={interpreter.executable}"],
             cwd=PROJECT,

@@ -360,6 +360,7 @@ def build_in_sid(root: pathlib.Path) -> None:
         # GCC 16 takes the std::optional inside nanobind's argument casters for uninitialised.
         "-DCMAKE_CXX_FLAGS=-Wno-error=maybe-uninitialized",
     )
+    print("building the extension for Python 3.14 in the sid", flush=True)
     call(*inside, "cmake", "--build", "build")
     for built in (tree / "build").glob("_native.*.so"):
         target = PROJECT / "tracesock" / built.name
