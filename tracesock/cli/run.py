@@ -34,6 +34,27 @@ SETTINGS = (
         ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER"),
         "Where spans and metrics go: console, otlp or none.",
     ),
+    Setting(
+        "--policy",
+        ("TRACESOCK_POLICY",),
+        "An egress policy; SIGHUP reads it again.",
+        metavar="FILE",
+        is_file=True,
+    ),
+    Setting(
+        "--audit-log",
+        ("TRACESOCK_AUDIT_LOG",),
+        "Where every decision is recorded.",
+        metavar="FILE",
+        is_file=True,
+    ),
+    Setting(
+        "--learn",
+        ("TRACESOCK_LEARN",),
+        "Where to write the smallest policy that the run needed.",
+        metavar="FILE",
+        is_file=True,
+    ),
 )
 
 # Python's own switches that are the program's as well; -E, -I and -S would keep tracesock out.

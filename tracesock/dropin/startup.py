@@ -34,7 +34,13 @@ def start() -> None:
     from tracesock.dropin.install import install
 
     install()
-    if _disabled() or _makes_no_connection():
+    if _makes_no_connection():
+        return
+    if asks_for_audit(os.environ):
+        from tracesock.audit import configure_from_environment
+
+        configure_from_environment()
+    if _disabled():
         return
     for module, function in _STEPS:
         try:
@@ -44,6 +50,12 @@ def start() -> None:
                 sys.stderr.write(f"tracesock: not instrumented: {error}\n")
             continue
         call()
+
+
+def asks_for_audit(environ: Mapping[str, str]) -> bool:
+    """Whether a program that starts with `environ` must not run without what is asked for."""
+    prefixes = ("TRACESOCK_POLICY", "TRACESOCK_AUDIT_", "TRACESOCK_LEARN")
+    return any(value and name.startswith(prefixes) for name, value in environ.items())
 
 
 def _makes_no_connection() -> bool:

@@ -38,6 +38,13 @@ if sys.version_info >= (3, 11):
             startup.start()
         except Exception as _error:
             sys.stderr.write("tracesock is not in place: %r\n" % (_error,))
+            if any(
+                os.environ.get(_name)
+                for _name in ("TRACESOCK_POLICY", "TRACESOCK_AUDIT_LOG", "TRACESOCK_LEARN")
+            ):
+                # A program that was to be guarded does not run unguarded.
+                sys.stderr.flush()
+                os._exit(2)
             for _name in [_name for _name in sys.modules if _name.split(".")[0] == "tracesock"]:
                 del sys.modules[_name]
 
