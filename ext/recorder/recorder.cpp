@@ -580,6 +580,16 @@ void pending_result(Socket& socket, int error) noexcept {
     finish_connect(Recorder::get(), *connection, static_cast<std::int16_t>(error), 0);
 }
 
+void failed_pending(Socket& socket, int error) noexcept {
+    const Connection* connection = socket.connection;
+    if (connection == nullptr || !connection->connecting.load(std::memory_order_relaxed)) return;
+    // These say that it is pending still, or that its result was taken already.
+    if (would_block(error) || error == EINTR || error == ENOTCONN || error == EPIPE) return;
+    const int saved = errno;
+    pending_result(socket, error);
+    errno = saved;
+}
+
 namespace {
 
 std::uint64_t inode_of(sys::Descriptor fd) noexcept {

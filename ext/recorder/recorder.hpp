@@ -175,6 +175,12 @@ void socket_accepted(Socket& socket) noexcept;
 void socket_listens(Socket& socket) noexcept;
 // SO_ERROR was read by the caller: how a pending connect ended.
 void pending_result(Socket& socket, int error) noexcept;
+// A send or receive failed: an error of a connect that is pending is told to whoever asks first.
+void failed_pending(Socket& socket, int error) noexcept;
+inline void failed(Socket& socket, int error) noexcept {
+    if (active() != 0) [[unlikely]]
+        failed_pending(socket, error);
+}
 // Before the descriptor is closed, given away, or closed by the garbage collector.
 enum class End : std::uint8_t { closed, detached, finalized };
 void socket_closes(Socket& socket, End how) noexcept;

@@ -32,6 +32,7 @@ bool transfer(Socket& socket, sys::Direction direction, Deadline& deadline, Leng
         }
         if (!would_block(errno) && errno != EINTR) {
             if (stats != nullptr) stats->error = static_cast<std::int16_t>(errno);
+            recorder::failed(socket, errno);
             set_os_error();
             return false;
         }
@@ -71,6 +72,7 @@ bool transfer(Socket& socket, sys::Direction direction, Deadline& deadline, Leng
         if (direction == sys::Direction::write) audit::moved(socket, true, result);
         return true;
     }
+    if (status == Status::failed) recorder::failed(socket, error);
     raise_status(status, error);
     return false;
 }

@@ -98,6 +98,12 @@ PyObject* socket_getsockopt(PyObject* self, PyObject* arguments) noexcept {
     if (::getsockopt(lease.get(), level, option, value, &length) < 0) return set_os_error();
     // The kernel may report more than it wrote.
     if (length > static_cast<socklen_t>(size)) length = static_cast<socklen_t>(size);
+    if (level == SOL_SOCKET && option == SO_ERROR && length >= sizeof(int)) {
+        int error = 0;
+        std::memcpy(&error, value, sizeof error);
+        if (recorder::active() != 0) recorder::pending_result(socket, error);
+        if (audit::watched() != 0) audit::pending_result(socket, error);
+    }
     return PyBytes_FromStringAndSize(value, static_cast<Py_ssize_t>(length));
 }
 

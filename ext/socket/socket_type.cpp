@@ -264,6 +264,9 @@ void socket_dealloc(PyObject* self) noexcept {
     PyTypeObject* type = Py_TYPE(self);
     PyTypeObject* base = native_type_of(self)->tp_base;
     PyObject_GC_UnTrack(self);
+    // One that telemetry made while another thread was closing the socket.
+    if (state_of(self).connection != nullptr)
+        recorder::socket_closes(state_of(self), recorder::End::finalized);
     state_of(self).~Socket();
     // A heap base gives back the instance's reference to its type, a static one (3.11) does not.
     const bool base_releases_type = (base->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0;

@@ -303,7 +303,11 @@ PyObject* socket_sendfile(PyObject* self, PyObject* arguments) noexcept {
         if (status != Status::failed || !would_block(error)) break;
         status = wait_ready(runtime, fd, sys::Direction::write, deadline, error);
     } while (status == Status::done);
-    if (probe.stats() != nullptr) probe.stats()->error = recorder::code_of(status, error);
+    if (probe.stats() != nullptr) {
+        probe.stats()->error = recorder::code_of(status, error);
+        // The end of the file: nothing was sent, and nothing is told.
+        probe.stats()->refused = status == Status::done && sent == 0;
+    }
     probe.end(status == Status::done ? sent : -1);
     if (status != Status::done) return raise_status(status, error);
     audit::moved(socket, true, sent);
