@@ -1,22 +1,4 @@
-"""What `tracesock run` asks for: policy, log and learning from the environment.
-
-| variable | meaning |
-| --- | --- |
-| `TRACESOCK_POLICY` | a policy file; SIGHUP reads it again |
-| `TRACESOCK_AUDIT_LOG` | a log file |
-| `TRACESOCK_LEARN` | where to write the policy that the run needed |
-| `TRACESOCK_AUDIT_FORMAT` | jsonl (default), ocsf, ecs, otlp |
-| `TRACESOCK_AUDIT_WHEN_FULL` | block (default), drop, fail_closed |
-| `TRACESOCK_AUDIT_ROTATE` | bytes after which the log is rotated |
-| `TRACESOCK_AUDIT_KEEP` | how many rotated files to keep; all where it is not set |
-| `TRACESOCK_AUDIT_KEY` | a file with the key that signs tips |
-| `TRACESOCK_AUDIT_TIPS` | a file to print tips to, or stderr |
-| `TRACESOCK_AUDIT_TIP_INTERVAL` | seconds between tips, 60 where it is not set |
-| `TRACESOCK_AUDIT_SYNC` | 1: wait for the disk after each write |
-| `TRACESOCK_AUDIT_SYSLOG` | a syslog server: udp://, tcp:// or unix:// |
-| `TRACESOCK_AUDIT_SYSLOG_WHEN_FULL` | drop (default), block, fail_closed |
-| `TRACESOCK_AUDIT_OTEL` | 1: records as OpenTelemetry log records too |
-"""
+"""What `tracesock run` asks for: policy, log and learning from the environment."""
 
 from __future__ import annotations
 
@@ -37,6 +19,24 @@ from tracesock.audit.syslog import SyslogSink
 from tracesock.audit.text import clean, printable
 
 FAILED: Final = 2
+
+# Name and meaning of each variable: docs/reference/audit-events.md lists them.
+VARIABLES: Final = (
+    ("TRACESOCK_POLICY", "a policy file; SIGHUP reads it again. `--policy` of `tracesock run`"),
+    ("TRACESOCK_AUDIT_LOG", "a log file. `--audit-log`"),
+    ("TRACESOCK_LEARN", "where to write the policy that the run needed. `--learn`"),
+    ("TRACESOCK_AUDIT_FORMAT", "`jsonl` (default), `ocsf`, `ecs` or `otlp`"),
+    ("TRACESOCK_AUDIT_WHEN_FULL", "`block` (default), `drop` or `fail_closed`"),
+    ("TRACESOCK_AUDIT_ROTATE", "bytes after which the log is put aside; never where not set"),
+    ("TRACESOCK_AUDIT_KEEP", "how many files to keep that were put aside; all where not set"),
+    ("TRACESOCK_AUDIT_KEY", "a file, readable by its owner only, with the key that signs tips"),
+    ("TRACESOCK_AUDIT_TIPS", "a file to print tips to, or `stderr`"),
+    ("TRACESOCK_AUDIT_TIP_INTERVAL", "seconds between tips, 60 where not set"),
+    ("TRACESOCK_AUDIT_SYNC", "`1`: wait for the disk after each write"),
+    ("TRACESOCK_AUDIT_SYSLOG", "a syslog server: `udp://`, `tcp://` or `unix://`"),
+    ("TRACESOCK_AUDIT_SYSLOG_WHEN_FULL", "`drop` (default), `block` or `fail_closed`"),
+    ("TRACESOCK_AUDIT_OTEL", "`1`: records as OpenTelemetry log records too"),
+)
 
 
 def _number(environment: Mapping[str, str], name: str) -> float | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from tracesock.audit.catalogue import DOCUMENTED, RECORDED
+from tracesock.audit.environment import VARIABLES
 
 _FIELDS: Final = (
     ("seq", "integer", "number in the log, from 1, without a gap"),
@@ -77,6 +78,8 @@ def tables() -> str:
             _table(("event", "when", "its own fields"), recorded),
             "## Fields of a record",
             _table(("field", "type", "meaning"), fields),
+            "## Variables",
+            _table(("variable", "meaning"), [(f"`{name}`", text) for name, text in VARIABLES]),
             _END,
         )
     )

@@ -168,6 +168,7 @@ def _verification(found: Any) -> dict[str, Any]:
         "delivered": found.delivered,
         "dropped": found.dropped,
         "signed_tips": found.signed_tips,
+        "unsigned_tips": found.unsigned_tips,
         "processes": [
             {
                 "source": source,
