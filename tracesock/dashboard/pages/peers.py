@@ -81,7 +81,7 @@ def _render(view: View) -> Page:
         )
     operation = field_(
         "Latency of",
-        select("of", "f-of", chosen, [(name, OP_LABELS[o]) for name, o in _OPS.items()]),
+        select("of", "f-of", chosen, [(name, OP_LABELS[o]) for name, o in _OPS.items()], "connect"),
         "f-of",
     )
     body = fragment(

@@ -282,7 +282,9 @@ def filters(
         options = [(r, f"Last {_long(r)}") for r in RANGES] + [("all", "All stored")]
         if chosen_range == "custom":
             options.append(("custom", "Chosen times"))
-        fields.append(field_("Time", select("range", "f-range", chosen_range, options), "f-range"))
+        fields.append(
+            field_("Time", select("range", "f-range", chosen_range, options, ranges), "f-range")
+        )
     return h(
         "form",
         [h("input", type="hidden", name=k, value=v) for k, v in params.hidden(*shared, *own)],
@@ -323,12 +325,16 @@ def field_(label: str, control: Html, identity: str, class_: str = "") -> Html:
     )
 
 
-def select(name: str, identity: str, chosen: str, options: Sequence[tuple[str, str]]) -> Html:
+def select(
+    name: str, identity: str, chosen: str, options: Sequence[tuple[str, str]], default: str = ""
+) -> Html:
+    """A choice. Its `default` is not written into the address."""
     return h(
         "select",
         [h("option", text, value=value, selected=value == chosen) for value, text in options],
         name=name,
         id=identity,
+        data_default=default or None,
     )
 
 

@@ -29,7 +29,7 @@ def is_id(text: str) -> bool:
 
 def render(view: View, trace_id: str) -> Page:
     """The page of a trace; status 404 while it is not stored."""
-    trace = view.queries.trace(trace_id)
+    trace = view.queries.trace(trace_id, MAX_WATERFALL)
     if trace is None or not trace.spans:
         body = fragment(
             heading(view, "Trace"),

@@ -154,8 +154,10 @@ function connect() {
   socket.addEventListener("message", ({ data }) => {
     const answer = JSON.parse(data);
     if (answer.url !== address()) return;
-    if (answer.missing) location.reload();
-    else if (answer.same) document.documentElement.dataset.shown = answer.url;
+    if (answer.missing) {
+      // The document around the page was made for another address, or says so already.
+      if (document.documentElement.dataset.shown === "") location.reload();
+    } else if (answer.same) document.documentElement.dataset.shown = answer.url;
     else show(answer);
   });
   socket.addEventListener("close", () => {
@@ -222,8 +224,10 @@ document.addEventListener("click", (event) => {
 
 function submit(form, replace) {
   const values = new URLSearchParams();
-  for (const [name, value] of new FormData(form)) if (value) values.set(name, value);
-  if (values.get("range") && values.get("range") !== "custom") {
+  for (const [name, value] of new FormData(form)) {
+    if (value && value !== form.elements[name].dataset?.default) values.set(name, value);
+  }
+  if (form.elements.range && form.elements.range.value !== "custom") {
     values.delete("from");
     values.delete("to");
   }

@@ -1,0 +1,354 @@
+"""Host, Origin, token, headers: who is answered, and who is not."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import os
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tracesock.dashboard.otlp import PROTOBUF
+from tracesock.dashboard.security import Access, is_loopback
+from tracesock.dashboard.server import Dashboard, PortInUse, Settings
+
+from .make import Spans, log_request, snapshot
+from .serving import Served
+
+TOKEN = "a-token-of-enough-length"
+
+
+def handshake(port: int, headers: dict[str, str]) -> int:
+    """The status that a web socket's opening handshake is answered with."""
+    lines = ["GET /live HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade"]
+    lines += [f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}"]
+    lines += ["Sec-WebSocket-Version: 13"] + [f"{k}: {v}" for k, v in headers.items()]
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        sock.sendall("\r\n".join([*lines, "", ""]).encode())
+        answer = sock.recv(100)
+    return int(answer.split()[1])
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example:80",
+        "evil.example@127.0.0.1",
+        "169.254.169.254",
+        "192.0.2.1",
+        "0.0.0.0",
+        "127.0.0.1/x",
+        "[::ffff:8.8.8.8]",
+        "localhost:notaport",
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/static/app.js", "/api/connections", "/v1/traces"])
+def test_a_foreign_host_is_refused(served: Served, host: str, path: str) -> None:
+    status, headers, text = served.get(path, host=host)
+    assert status == 421
+    assert "does not answer to that host name" in text
+    assert "content-security-policy" in headers
+
+
+def test_own_names_are_answered(served: Served) -> None:
+    for host in (
+        f"127.0.0.1:{served.port}",
+        "127.0.0.1",
+        "localhost",
+        f"LOCALHOST:{served.port}",
+        "127.8.9.10",
+        "[::1]:80",
+    ):
+        assert served.get("/", host=host)[0] == 200, host
+
+
+def test_no_host_or_two_are_400(served: Served) -> None:
+    for lines in ("", "Host: localhost\r\nHost: evil.example\r\n"):
+        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as sock:
+            sock.sendall(f"GET / HTTP/1.1\r\n{lines}Connection: close\r\n\r\n".encode())
+            assert sock.recv(100).split()[1] == b"400"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "null", "https://127.0.0.1", "http://127.0.0.1:1", "file://", ""],
+)
+def test_a_foreign_origin_is_refused(served: Served, origin: str) -> None:
+    assert served.get("/", origin=origin)[0] == 403
+    headers = {"content-type": PROTOBUF, "origin": origin}
+    assert served.request("POST", "/v1/traces", b"", headers)[0] == 403
+    assert handshake(served.port, {"Host": f"127.0.0.1:{served.port}", "Origin": origin}) == 403
+
+
+def test_the_own_origin_is_answered(served: Served) -> None:
+    host = f"127.0.0.1:{served.port}"
+    assert served.get("/", origin=f"http://{host}")[0] == 200
+    assert handshake(served.port, {"Host": host, "Origin": f"http://{host}"}) == 101
+
+
+def test_the_web_socket_checks_host_and_needs_an_origin(served: Served) -> None:
+    host = f"127.0.0.1:{served.port}"
+    assert handshake(served.port, {"Host": host}) == 403
+    assert handshake(served.port, {"Host": "evil.example", "Origin": "http://evil.example"}) == 403
+    cross = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "cross-site"}
+    assert handshake(served.port, cross) == 403
+
+
+def test_pages_of_other_sites_get_nothing_but_a_visit(served: Served) -> None:
+    def get(site: str, mode: str) -> int:
+        return served.get("/", sec_fetch_site=site, sec_fetch_mode=mode)[0]
+
+    assert get("cross-site", "no-cors") == 403
+    assert get("same-site", "cors") == 403
+    assert get("cross-site", "navigate") == 200
+    assert get("none", "navigate") == 200
+    assert get("same-origin", "cors") == 200
+
+
+def test_headers_of_every_answer(served: Served) -> None:
+    for path in ("/", "/nothing", "/static/app.css", "/api/status", "/v1/traces"):
+        _, headers, _ = served.get(path)
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert "server" not in headers
+    assert served.get("/")[1]["cache-control"] == "no-store"
+
+
+def test_pages_hold_nothing_inline_and_nothing_foreign(served: Served) -> None:
+    served.post("traces", Spans().connect("h.example", 1, error="timed_out").body)
+    served.post("logs", log_request("tracesock.connections.snapshot", [snapshot("a")]))
+    for path in ("/", "/traces", "/peers", "/dns", "/audit", "/health", "/nothing"):
+        page = served.get(path)[2]
+        assert not re.search(r"<style|<script(?![^>]* src=)|\bstyle=|\bon\w+=", page), path
+        for address in re.findall(r'(?:src|href|action)="([^"]+)"', page):
+            assert address.startswith(("/", "#")), address
+            assert not address.startswith("//"), address
+
+
+HOSTILE = "<img src=x onerror=alert(1)>\"'&\u202e\x1b[31m"
+
+
+def test_hostile_names_are_text_everywhere(served: Served) -> None:
+    made = Spans(service=HOSTILE).add(
+        f"socket connect {HOSTILE}",
+        span=1,
+        error=HOSTILE,
+        server__address=HOSTILE,
+        **{HOSTILE: HOSTILE},
+    )
+    made.lookup(HOSTILE, span=2, parent=1, dns__answers=[HOSTILE], error=HOSTILE)
+    served.post("traces", made.body)
+    record = snapshot(HOSTILE, server__address=HOSTILE, code__stacktrace=HOSTILE)
+    record["tracesock.connection.state"] = HOSTILE
+    served.post("logs", log_request("tracesock.connections.snapshot", [record], HOSTILE))
+    served.post(
+        "logs",
+        log_request(
+            "tracesock.audit.decision",
+            [
+                {
+                    "tracesock.audit.action": "deny",
+                    "tracesock.audit.rule": HOSTILE,
+                    "tracesock.audit.event": HOSTILE,
+                    "tracesock.audit.outcome": HOSTILE,
+                    "tracesock.audit.chain.id": HOSTILE,
+                    "tracesock.audit.sequence": 1,
+                    "server.address": HOSTILE,
+                }
+            ],
+        ),
+    )
+    served.post(
+        "logs",
+        log_request(
+            "tracesock.leak",
+            [
+                {
+                    "tracesock.connection.id": HOSTILE,
+                    "tracesock.leak.kind": HOSTILE,
+                    "code.stacktrace": HOSTILE,
+                }
+            ],
+        ),
+    )
+    trace = f"/traces/{(1).to_bytes(16, 'big').hex()}"
+    seen = 0
+    for path in (
+        "/",
+        f"/?q={HOSTILE.encode().hex()}",
+        "/traces",
+        trace,
+        f"{trace}?span={(1).to_bytes(8, 'big').hex()}",
+        "/peers?range=all",
+        "/dns?range=all",
+        "/audit",
+        "/health",
+        "/traces?q=%3Cimg+src%3Dx%3E&range=%3Cimg+src%3Dx%3E",
+    ):
+        status, _, page = served.get(path)
+        assert status == 200, path
+        assert "<img" not in page, path
+        assert "\u202e" not in page, path
+        assert "\x1b" not in page, path
+        seen += page.count("&lt;img src=x")
+    assert seen > 20
+
+
+# -- a token -------------------------------------------------------------------------------------
+
+
+def test_beyond_loopback_a_token_is_needed(tmp_path: Path) -> None:
+    for host in ("0.0.0.0", "::", "192.0.2.5", "example.org"):
+        assert not is_loopback(host)
+        with pytest.raises(ValueError, match="a token is needed"):
+            Access(host)
+    for host in ("127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LocalHost"):
+        assert is_loopback(host)
+        Access(host)
+    with pytest.raises(ValueError, match="a token is needed"):
+        Dashboard(Settings(tmp_path / "s.sqlite3", host="0.0.0.0", port=0, otlp_port=None))
+    with pytest.raises(ValueError, match="at least 16"):
+        Access("0.0.0.0", "short")
+
+
+def test_the_token_guards_everything(start: Callable[..., Served]) -> None:
+    served = start(token=TOKEN)
+    for path in ("/", "/static/app.js", "/api/connections", "/traces/" + "0" * 32):
+        status, headers, text = served.get(path)
+        assert status == 401, path
+        assert "Bearer" in headers["www-authenticate"]
+        assert TOKEN not in text
+    assert served.post("traces", b"")[0] == 401
+    host = {"Host": "127.0.0.1", "Origin": "http://127.0.0.1"}
+    assert handshake(served.port, host) == 403
+    assert handshake(served.port, {**host, "Authorization": f"Bearer {TOKEN}"}) == 101
+    assert served.get("/", authorization=f"Bearer {TOKEN}")[0] == 200
+    assert served.get("/", authorization=f"Bearer {TOKEN}x")[0] == 401
+    assert served.get("/", authorization=f"Basic {TOKEN}")[0] == 401
+    assert served.post("traces", b"", authorization=f"Bearer {TOKEN}")[0] == 200
+
+
+def test_the_address_with_the_token_leaves_a_cookie(start: Callable[..., Served]) -> None:
+    served = start(token=TOKEN)
+    status, headers, _ = served.get(f"/traces?service=a&token={TOKEN}")
+    assert (status, headers["location"]) == (303, "/traces?service=a")
+    cookie = headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    name_value = cookie.partition(";")[0]
+    assert served.get("/traces", cookie=name_value)[0] == 200
+    assert served.get("/traces", cookie=name_value + "x")[0] == 401
+    assert served.get("/traces", cookie="\x01=;;;")[0] == 401
+    assert served.get("/?token=wrong")[0] == 401
+    # Two slashes at the front would be another host.
+    assert served.get(f"//evil.example/?token={TOKEN}")[1]["location"] == "/evil.example/"
+
+
+def test_every_interface_is_asked_by_address_or_known_name(tmp_path: Path) -> None:
+    access = Access("0.0.0.0", TOKEN, frozenset({"dash.internal"}))
+    for host in ("192.0.2.7:8318", "dash.internal", "localhost", "[2001:db8::1]"):
+        assert access.knows_host(host), host
+    for host in ("evil.example", "dash.internal.evil.example", "", "a b", "[::1"):
+        assert not access.knows_host(host), host
+    one = Access("192.0.2.7", TOKEN)
+    assert one.knows_host("192.0.2.7:1")
+    assert not one.knows_host("192.0.2.8")
+
+
+def test_a_dashboard_beyond_loopback_answers_with_its_token(start: Callable[..., Served]) -> None:
+    served = start(host="0.0.0.0", token=TOKEN)
+    assert served.get("/")[0] == 401
+    assert served.get("/", authorization=f"Bearer {TOKEN}")[0] == 200
+    assert served.get("/", host="evil.example", authorization=f"Bearer {TOKEN}")[0] == 421
+
+
+# -- the rest ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../server.py",
+        "/static/..%2fserver.py",
+        "/static/.",
+        "/static/app.py",
+        "/static/%2e%2e",
+        "/static/app.js%00.css",
+    ],
+)
+def test_only_static_files_are_served(served: Served, path: str) -> None:
+    assert served.get(path)[0] == 404
+
+
+def test_a_message_that_is_too_long_or_wrong_ends_the_web_socket(served: Served) -> None:
+    from wsproto import ConnectionType, WSConnection
+    from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
+    from wsproto.extensions import Extension
+
+    def talk(text: str) -> int | None:
+        host = f"127.0.0.1:{served.port}"
+        ws = WSConnection(ConnectionType.CLIENT)
+        extensions: list[Extension] = []
+        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as sock:
+            sock.sendall(
+                ws.send(
+                    Request(
+                        host=host,
+                        target="/live",
+                        extra_headers=[(b"Origin", f"http://{host}".encode())],
+                        extensions=extensions,
+                    )
+                )
+            )
+            accepted = False
+            while True:
+                data = sock.recv(65536)
+                ws.receive_data(data or None)
+                for event in ws.events():
+                    if isinstance(event, AcceptConnection):
+                        accepted = True
+                        sock.sendall(ws.send(TextMessage(data=text)))
+                    elif isinstance(event, CloseConnection):
+                        return int(event.code)
+                    elif isinstance(event, TextMessage):
+                        return None
+                if not data:
+                    assert accepted
+                    return 1006
+
+    assert talk('{"url": "/"}') is None
+    assert talk("[" * 10_000) == 1003
+    assert talk("3") == 1003
+    assert talk('{"url": 3}') == 1003
+    assert talk('{"url": "/' + "x" * 9000 + '"}') == 1003
+    assert talk('{"url": "/' + "x" * 40_000 + '"}') in (1009, 1006)
+    assert talk('{"url": "/no such page"}') is None
+    assert served.get("/")[0] == 200
+
+
+def test_a_port_that_is_taken_is_named(served: Served, tmp_path: Path) -> None:
+    with pytest.raises(PortInUse, match=f"port {served.port} on 127.0.0.1 is in use"):
+        Dashboard(Settings(tmp_path / "x.sqlite3", port=served.port, otlp_port=None))
+    # The second port is only taken where it is free.
+    other = Dashboard(Settings(tmp_path / "x.sqlite3", port=0, otlp_port=served.port))
+    assert other.otlp_port is None
+    other.store.close()
+    for sock in other.sockets:
+        sock.close()
+
+
+def test_a_request_line_of_another_kind(served: Served) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+    connection.request("DELETE", "/traces")
+    assert connection.getresponse().status == 405
+    connection.close()
