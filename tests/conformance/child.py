@@ -186,4 +186,5 @@ def main() -> None:
     emit("done")
 
 
-main()
+if __name__ == "__main__":  # multiprocessing imports this file again in what it spawns
+    main()
