@@ -9,6 +9,10 @@
 #include <sys/ioctl.h>
 #include <time.h>
 
+#include <algorithm>
+#include <string_view>
+#include <unordered_map>
+
 #include "recorder/module.hpp"
 #include "recorder/recorder.hpp"
 #include "socket/address.hpp"
@@ -287,6 +291,21 @@ nb::list connections() {
 
 }  // namespace
 
+// How many ephemeral ports this process has in use towards the one destination (address and port)
+// towards which it has the most.
+std::size_t most_ports() {
+    Recorder& own = Recorder::get();
+    std::unordered_map<std::string_view, std::size_t> used;
+    std::size_t most = 0;
+    const std::lock_guard lock(own.mutex);
+    for (const auto& [number, entry] : own.connections)
+        if (entry->socket != nullptr && !entry->accepted && !entry->adopted &&
+            (entry->connected.load() || entry->connecting.load()) && !entry->peer.empty() &&
+            (entry->family == AF_INET || entry->family == AF_INET6))
+            most = std::max(most, ++used[entry->peer]);
+    return most;
+}
+
 void bind_recorder(nb::module_& parent) {
     nb::module_ module = parent.def_submodule("recorder", "The recorder, driven by Python.");
     bind_otlp_drain(module);
@@ -334,6 +353,7 @@ void bind_recorder(nb::module_& parent) {
     module.def("cells", cells);
     module.def("counts", counts);
     module.def("connections", connections);
+    module.def("most_ports", most_ports);
     module.def(
         "learned",
         [](nb::bytes host, int family, nb::object address) {

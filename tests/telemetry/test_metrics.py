@@ -175,6 +175,8 @@ def test_every_metric_arrives_described(instrument: Instrument) -> None:
     metrics.closed(1.5, "tcp", 0.0002, 3)
     metrics.first_byte(0.02, "tcp", "ipv4", "example.org")
     metrics.dropped("traces", "ring_full", 7)
+    metrics.recorded("traces", 7)
+    metrics.lag("traces", 0.5)
     metrics.decision("deny", "no-metadata")
     listener = tracesock.create_server(("127.0.0.1", 0))
     left, right = tracesock.socketpair()

@@ -378,6 +378,17 @@ def stats() -> list[Stats]:
         return _pipeline.stats()
 
 
+def counts() -> tuple[int, int]:
+    """(emitted, dropped): records of this process since its first sink was added, and those that
+    did not or will not reach one of the sinks. Takes no lock that a slow sink holds."""
+    ring, workers = _pipeline.ring, list(_pipeline.workers)
+    if ring is None:
+        return 0, 0
+    totals = ring.stats()
+    dropped = sum(int(totals["sinks"][worker.index]["dropped"]) for worker in workers)
+    return int(totals["emitted"]), dropped + int(totals["lost"])
+
+
 def restart() -> None:
     """Called by the first record after a fork."""
     with _lock:

@@ -123,22 +123,28 @@ class PortUse:
         return self.used / self.available if self.available else 1.0
 
 
+def port_limit() -> int:
+    """How many ephemeral ports there are towards one destination (ip(7))."""
+    try:
+        low, high = map(int, _PORT_RANGE.read_text().split())
+    except (OSError, ValueError):
+        low, high = 32768, 60999
+    return high - low + 1
+
+
 def ephemeral_ports() -> list[PortUse]:
     """Ephemeral port use of this process by destination, most used first.
 
     Each (destination address, port) has the whole range of /proc/sys/net/ipv4/ip_local_port_range
     to itself; connect() fails with EADDRNOTAVAIL when that is used up.
     """
-    try:
-        low, high = map(int, _PORT_RANGE.read_text().split())
-    except (OSError, ValueError):
-        low, high = 32768, 60999
+    available = port_limit()
     used: Counter[str] = Counter()
     for each in connections():
         address, port = endpoint(each.peer)
         if each.direction == "outbound" and address and port:
             used[f"[{address}]:{port}" if ":" in address else f"{address}:{port}"] += 1
-    return [PortUse(name, count, high - low + 1) for name, count in used.most_common()]
+    return [PortUse(name, count, available) for name, count in used.most_common()]
 
 
 def leaks(older_than: float = 60.0) -> list[Connection]:

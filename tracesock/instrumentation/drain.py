@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
+import time
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -18,7 +19,15 @@ from opentelemetry.sdk.trace import SpanProcessor
 from tracesock._native import recorder
 from tracesock.instrumentation import semconv
 from tracesock.instrumentation.observer import Observer
-from tracesock.instrumentation.spans import ACCEPT, CLOSED, CONNECT, FIRST_BYTE, SEND, Spans
+from tracesock.instrumentation.spans import (
+    ABANDONED,
+    ACCEPT,
+    CLOSED,
+    CONNECT,
+    FIRST_BYTE,
+    SEND,
+    Spans,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +61,8 @@ class Drain:
         self._failure_logged = False
         self._processor = DrainProcessor(self)
         self._dropped_told = 0
+        self._recorded = 0
+        self._passed = time.monotonic()  # when everything recorded until then had been delivered
         self._handlers: dict[int, Any] = {
             SEND: self._send,
             CONNECT: self._connect,
@@ -93,7 +104,8 @@ class Drain:
         self.observer.clear_after_fork()
         self.spans.forget_all()
         self.spans.sink.after_fork()
-        self.told = self.failed = self._dropped_told = 0
+        self.told = self.failed = self._dropped_told = self._recorded = 0
+        self._passed = time.monotonic()
         self._run_thread()
 
     def _join_provider(self) -> None:
@@ -144,13 +156,20 @@ class Drain:
     def once(self) -> None:
         """Deliver what is recorded, without the folds that may still grow."""
         with self._lock:
+            began = time.monotonic()
             events = self.observer.events
             for _ in range(len(events)):
                 self._guard(self.observer.finish, events.popleft(), self.metrics)
             while not self._read_sink():
                 pass
-            _, dropped, _ = recorder.counts()
+            written, dropped, _ = recorder.counts()
+            written += self.observer.written
             dropped += self.observer.dropped
+            if written > self._recorded:
+                self.metrics.recorded("traces", written - self._recorded)
+                self.metrics.lag("traces", time.monotonic() - self._passed)
+                self._recorded = written
+            self._passed = began
             if dropped > self._dropped_told:
                 self.metrics.dropped("traces", "ring_full", dropped - self._dropped_told)
                 self._dropped_told = dropped
@@ -184,15 +203,20 @@ class Drain:
         if peer is None:
             return
         error = semconv.error_type_of_code(record[9])
-        if peer.handshake and not record[10] & 4:
-            self.metrics.connect(
-                (record[2] - record[1]) / 1e9,
-                peer.transport,
-                peer.network_type,
-                peer.server,
-                error,
-            )
-        self.spans.connect(record, peer, error)
+        span = None
+        try:
+            span = self.spans.connect(record, peer, error)
+        finally:
+            # Also where the span could not be delivered.
+            if peer.handshake and not record[10] & ABANDONED:
+                self.metrics.connect(
+                    (record[2] - record[1]) / 1e9,
+                    peer.transport,
+                    peer.network_type,
+                    peer.server,
+                    error,
+                    span,
+                )
 
     def _accept(self, record: tuple[Any, ...]) -> None:
         peer = self.spans.peer(record[7])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -20,10 +21,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Instrument, Observation
+from opentelemetry.trace import SpanContext
 
-from tracesock._native import __version__, recorder
+from tracesock._native import __version__, audit, recorder
 from tracesock.instrumentation import semconv
+from tracesock.instrumentation.connections import port_limit
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +40,8 @@ _TCP_LISTEN = 10
 _TCP_CLOSE = 7
 
 SIGNAL_METRICS = "metrics"
+SIGNAL_LOGS = "logs"  # the audit's records
+REASON_QUEUE_FULL = "queue_full"
 REASON_UNSUPPORTED = "sdk_unsupported"
 REASON_FAILED = "instrument_failed"
 
@@ -161,6 +168,32 @@ class _Reader:
                     seen[place] = cell[place]
                     _put(into, _key({semconv.CAUSE: cause, **common} if cause else common), buckets)
         return counts
+
+
+class _Audited:
+    """Reads the audit's counts: each call returns what was counted since the one before."""
+
+    def __init__(self) -> None:
+        self._decisions: dict[tuple[str, str], int] = {}
+        self._emitted = 0
+        self._dropped = 0
+
+    def take(self) -> tuple[dict[tuple[str, str], int], int, int]:
+        """(decisions by (rule, action), records emitted, records dropped)."""
+        decisions = {(rule, action): count for rule, action, count in audit.decisions()}
+        new = {
+            key: count - self._decisions.get(key, 0)
+            for key, count in decisions.items()
+            if count != self._decisions.get(key, 0)
+        }
+        self._decisions = decisions
+        # Only where the program keeps records: their pipeline is not imported for this.
+        pipeline = sys.modules.get("tracesock.audit.pipeline")
+        emitted, dropped = pipeline.counts() if pipeline is not None else (0, 0)
+        # A pipeline that was closed and begun anew counts from zero.
+        before = (self._emitted, self._dropped) if emitted >= self._emitted else (0, 0)
+        self._emitted, self._dropped = emitted, dropped
+        return new, emitted - before[0], max(0, dropped - before[1])
 
 
 def _key(attributes: Mapping[str, str | int]) -> _Key:
@@ -309,6 +342,7 @@ class _Instruments:
         self.since = time.time_ns()
         self.states: dict[str, int] = {}
         self.queues: dict[_Key, tuple[int, int]] = {}
+        self.audited = _Audited()
         self._logged: set[str] = set()
 
         meter = provider.get_meter(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
@@ -323,6 +357,8 @@ class _Instruments:
         self.rtts = _create(meter.create_histogram, semconv.TCP_RTT)
         self.retransmits = _create(meter.create_counter, semconv.TCP_RETRANSMITS)
         self.dropped = _create(meter.create_counter, semconv.TELEMETRY_DROPPED)
+        self.records = _create(meter.create_counter, semconv.TELEMETRY_RECORDS)
+        self.lags = _create(meter.create_histogram, semconv.TELEMETRY_LAG)
         self.decisions = _create(meter.create_counter, semconv.AUDIT_DECISIONS)
         self._all = [
             *(each for each in vars(self).values() if isinstance(each, Instrument)),
@@ -340,6 +376,16 @@ class _Instruments:
                 meter.create_observable_gauge,
                 semconv.LISTEN_QUEUE_LIMIT,
                 [functools.partial(self._observe_queues, 1)],
+            ),
+            _create(
+                meter.create_observable_gauge,
+                semconv.PORTS_USED,
+                [functools.partial(self._observe_ports, recorder.most_ports)],
+            ),
+            _create(
+                meter.create_observable_gauge,
+                semconv.PORTS_LIMIT,
+                [functools.partial(self._observe_ports, port_limit)],
             ),
         ]
 
@@ -366,6 +412,7 @@ class _Instruments:
                 self._keep_counts(self.attached)
             self.reader = _Reader()
             self.since = time.time_ns()
+            self.audited.take()
             self.attached = metrics
 
     def detach(self, metrics: Metrics) -> None:
@@ -392,6 +439,7 @@ class _Instruments:
             with self.lock:
                 self._take_counts()
                 self._take_connections()
+                self._take_audit()
         except Exception:
             self.log_once("collect", "the counters could not be read")
         return [Observation(value, dict(key)) for key, value in self.totals.items()]
@@ -430,6 +478,16 @@ class _Instruments:
                 # For a listening socket the kernel has the queue's depth and limit in these.
                 self.queues[key] = (length + row["unacked"], limit + row["sacked"])
 
+    def _take_audit(self) -> None:
+        if self.attached is None:
+            return
+        decisions, emitted, dropped = self.audited.take()
+        for (rule, action), count in decisions.items():
+            self.attached.decision(action, rule, count)
+        self.attached.recorded(SIGNAL_LOGS, emitted)
+        if dropped:
+            self.attached.dropped(SIGNAL_LOGS, REASON_QUEUE_FULL, dropped)
+
     def _observe_states(self, options: CallbackOptions) -> list[Observation]:
         if self.attached is None:
             return []
@@ -442,6 +500,11 @@ class _Instruments:
         if self.attached is None:
             return []
         return [Observation(value[which], dict(key)) for key, value in list(self.queues.items())]
+
+    def _observe_ports(
+        self, count: Callable[[], int], options: CallbackOptions
+    ) -> list[Observation]:
+        return [] if self.attached is None else [Observation(count())]
 
     # --- the rest -----------------------------------------------------------------------------
 
@@ -465,6 +528,7 @@ class _Instruments:
         self.since = time.time_ns()
         if self.reader is not None:
             self.reader.forget()
+        self.audited.take()
         for instrument in self._all:
             try:
                 for storage in _storages(instrument):
@@ -575,12 +639,20 @@ class Metrics:
 
     # --- events -------------------------------------------------------------------------------
 
-    def lookup(self, seconds: float, question_name: str, error_type: str | None = None) -> None:
-        """A look-up of a name, or of an address's name."""
+    def lookup(
+        self,
+        seconds: float,
+        question_name: str,
+        error_type: str | None = None,
+        span: SpanContext | None = None,
+    ) -> None:
+        """A look-up of a name, or of an address's name. `span`, here and below: its span, for the
+        exemplar that leads from the metric to the trace."""
         self._record(
             self._instruments.lookups,
             seconds,
             {semconv.DNS_QUESTION_NAME: question_name, semconv.ERROR_TYPE: error_type},
+            span,
         )
 
     def connect(
@@ -590,6 +662,7 @@ class Metrics:
         network_type: str | None,
         server_address: str | None,
         error_type: str | None = None,
+        span: SpanContext | None = None,
     ) -> None:
         """A connect that waited for the other side; `server_address` is the host's name, or its
         address."""
@@ -602,6 +675,7 @@ class Metrics:
                 semconv.SERVER_ADDRESS: None if transport == "unix" else server_address,
                 semconv.ERROR_TYPE: error_type,
             },
+            span,
         )
 
     def closed(
@@ -643,9 +717,18 @@ class Metrics:
         if not self._closed:
             self._instruments.drop(signal, reason, count)
 
-    def decision(self, action: str, rule: str | None) -> None:
-        """A decision of the egress policy, and the rule that made it."""
-        self._add(self._instruments.decisions, 1, {semconv.ACTION: action, semconv.RULE: rule})
+    def recorded(self, signal: str, count: int) -> None:
+        """Records that calls have left for delivery."""
+        if count:
+            self._add(self._instruments.records, count, {semconv.SIGNAL: signal})
+
+    def lag(self, signal: str, seconds: float) -> None:
+        """The age that the oldest record of a delivery may have had."""
+        self._record(self._instruments.lags, seconds, {semconv.SIGNAL: signal})
+
+    def decision(self, action: str, rule: str | None, count: int = 1) -> None:
+        """Decisions of the egress policy, and the rule that made them."""
+        self._add(self._instruments.decisions, count, {semconv.ACTION: action, semconv.RULE: rule})
 
     # --- attributes ---------------------------------------------------------------------------
 
@@ -677,11 +760,22 @@ class Metrics:
             if value is not None
         }
 
-    def _record(self, histogram: Any, seconds: float, attributes: Mapping[str, str | None]) -> None:
+    def _record(
+        self,
+        histogram: Any,
+        seconds: float,
+        attributes: Mapping[str, str | None],
+        span: SpanContext | None = None,
+    ) -> None:
         if self._closed:
             return
         try:
-            histogram.record(max(0.0, seconds), self._attributes(attributes))
+            seconds = max(0.0, seconds)
+            if span is None:
+                histogram.record(seconds, self._attributes(attributes))
+            else:
+                context = trace.set_span_in_context(trace.NonRecordingSpan(span), Context())
+                histogram.record(seconds, self._attributes(attributes), context)
         except Exception:
             self._failed()
 

@@ -318,16 +318,31 @@ class Observer:
     ) -> None:
         start, end = recorder.unix_time(started), recorder.unix_time(ended)
         error_type = _error_type(error)
-        metrics.lookup((end - start) / 1e9, host, error_type)
-        if parent.is_valid and not parent.trace_flags.sampled:
-            return
+        span = None
+        try:
+            if not parent.is_valid or parent.trace_flags.sampled:
+                span = self._lookup_span(kind, host, start, end, parent, error_type, answers)
+        finally:
+            # Also where the span could not be delivered.
+            metrics.lookup((end - start) / 1e9, host, error_type, span)
+
+    def _lookup_span(
+        self,
+        kind: str,
+        host: str,
+        start: int,
+        end: int,
+        parent: SpanContext,
+        error_type: str | None,
+        answers: list[str],
+    ) -> SpanContext | None:
         reverse = kind in _REVERSE_KINDS
         redacted = semconv.DNS_QUESTION_NAME in self.spans.config.redact
         shown = printable(semconv.REDACTED if redacted else host)
         attributes: dict[str, Any] = {semconv.DNS_QUESTION_NAME: host}
         if answers:
             attributes[semconv.DNS_ANSWERS] = tuple(answers[: semconv.MAX_ANSWERS])
-        self.spans.deliver(
+        return self.spans.deliver(
             Finished(
                 "lookup",
                 semconv.span_reverse_lookup(shown) if reverse else semconv.span_lookup(shown),

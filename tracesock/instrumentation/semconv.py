@@ -383,6 +383,29 @@ TELEMETRY_DROPPED: Final = Metric(
     "Records and measurements of tracesock's own that were not delivered.",
     attributes=(SIGNAL, REASON),
 )
+TELEMETRY_RECORDS: Final = Metric(
+    "tracesock.telemetry.records",
+    "{record}",
+    "Records that calls have left for delivery, those that were dropped included.",
+    attributes=(SIGNAL,),
+)
+TELEMETRY_LAG: Final = Metric(
+    "tracesock.telemetry.lag",
+    "s",
+    "Age that the oldest record may have had when it was delivered.",
+    CALL_BOUNDARIES,
+    (SIGNAL,),
+)
+PORTS_USED: Final = Metric(
+    "tracesock.ephemeral_port.used",
+    "{port}",
+    "Ephemeral ports in use towards the one destination that has the most.",
+)
+PORTS_LIMIT: Final = Metric(
+    "tracesock.ephemeral_port.limit",
+    "{port}",
+    "Ephemeral ports that there are towards one destination.",
+)
 AUDIT_DECISIONS: Final = Metric(
     "tracesock.audit.decisions",
     "{decision}",
@@ -403,6 +426,10 @@ METRICS: Final = (
     TCP_RETRANSMITS,
     LISTEN_QUEUE_LENGTH,
     LISTEN_QUEUE_LIMIT,
+    PORTS_USED,
+    PORTS_LIMIT,
     TELEMETRY_DROPPED,
+    TELEMETRY_RECORDS,
+    TELEMETRY_LAG,
     AUDIT_DECISIONS,
 )

@@ -177,10 +177,10 @@ class Spans:
             context = trace.set_span_in_context(trace.NonRecordingSpan(parent), context)
         return sampler.should_sample(context, trace_id, name, SpanKind.INTERNAL, attributes)
 
-    def deliver(self, finished: Finished) -> None:
-        """Sample a span, run the hooks, and give it to the sink."""
+    def deliver(self, finished: Finished) -> SpanContext | None:
+        """Sample a span, run the hooks, and give it to the sink; None where it is not sampled."""
         if not self.wanted:
-            return
+            return None
         attributes = finished.attributes
         if finished.error is not None:
             attributes[semconv.ERROR_TYPE] = finished.error
@@ -195,15 +195,16 @@ class Spans:
             state = parent.trace_state if parent else None
             if result is not None:
                 if not result.decision.is_recording():
-                    return
+                    return None
                 attributes.update(result.attributes or {})
                 state = result.trace_state
                 if not result.decision.is_sampled():
-                    return
+                    return None
             context = SpanContext(trace_id, generator.generate_span_id(), False, _SAMPLED, state)
         self._hook(self.config.request_hook, finished.kind, attributes)
         self._hook(self.config.response_hook, finished.kind, attributes, finished.error)
         self.sink.put(finished, context, attributes)
+        return context
 
     def _hook(self, hook: Any, *arguments: Any) -> None:
         if hook is None:
@@ -281,15 +282,15 @@ class Spans:
 
     # --- native records -----------------------------------------------------------------------
 
-    def connect(self, record: tuple[Any, ...], peer: Peer, error: str | None) -> None:
+    def connect(self, record: tuple[Any, ...], peer: Peer, error: str | None) -> SpanContext | None:
         """A connect: one span for each attempt."""
         _, start, end, trace_id, span_id, _, _, _, _, _, flags = record
         if flags & ONLY_METRIC or peer.excluded:
-            return
+            return None
         attributes = {**peer.attributes, **peer.local}
         if flags & ABANDONED:
             attributes[semconv.CONNECT_ABANDONED] = True
-        self.deliver(
+        return self.deliver(
             Finished(
                 "connect",
                 semconv.span_connect(peer.label, peer.port),
