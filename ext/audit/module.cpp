@@ -11,6 +11,7 @@
 #include "audit/hook.hpp"
 #include "families/family.hpp"
 #include "socket/address.hpp"
+#include "socket/python.hpp"
 
 namespace nb = nanobind;
 
@@ -105,7 +106,7 @@ nb::tuple take(HeldRing& held, int sink, std::size_t most, double wait) {
     std::uint64_t before = 0;
     std::size_t count = 0;
     {
-        nb::gil_scoped_release unlocked;
+        const Unlocked unlocked;
         count = held.ring->take(checked(sink), entries, nanoseconds(wait), before);
     }
     nb::list list;
@@ -284,7 +285,7 @@ void bind_audit(nb::module_& parent) {
                                bool failing) { self.ring->set_failing(checked(sink), failing); })
         .def("flush",
              [](HeldRing& self, int sink, double wait) {
-                 nb::gil_scoped_release unlocked;
+                 const Unlocked unlocked;
                  return self.ring->flush(checked(sink), nanoseconds(wait));
              })
         .def("close", [](HeldRing& self) { self.ring->close(); })

@@ -17,6 +17,7 @@
 #include "recorder/recorder.hpp"
 #include "socket/address.hpp"
 #include "socket/bindings.hpp"
+#include "socket/python.hpp"
 
 namespace nb = nanobind;
 
@@ -41,7 +42,7 @@ bool wait(double seconds) {
     const auto nanoseconds = static_cast<std::int64_t>(seconds * 1e9) + end.tv_nsec;
     end.tv_sec += nanoseconds / 1'000'000'000;
     end.tv_nsec = nanoseconds % 1'000'000'000;
-    nb::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     const bool woken = ::sem_timedwait(&own.wake_up, &end) == 0;
     // However often it was posted: one look at the rings answers all of them.
     while (::sem_trywait(&own.wake_up) == 0) {
@@ -72,7 +73,7 @@ nb::list drain(std::size_t limit) {
     std::vector<Record> taken;
     std::vector<PyObject*> contexts;
     {
-        nb::gil_scoped_release unlocked;
+        const Unlocked unlocked;
         own.drain(limit, [&](const Record& record) { taken.push_back(record); }, contexts);
     }
     for (PyObject* context : contexts) Py_DECREF(context);
@@ -152,7 +153,7 @@ nb::list cells() {
     std::vector<recorder::Labels> labels;
     std::vector<Sums> sums;
     {
-        nb::gil_scoped_release unlocked;
+        const Unlocked unlocked;
         const std::lock_guard lock(own.mutex);
         labels = own.labels;
         sums.resize(labels.size());

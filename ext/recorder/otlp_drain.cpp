@@ -13,6 +13,7 @@
 #include "recorder/module.hpp"
 #include "recorder/otlp.hpp"
 #include "recorder/recorder.hpp"
+#include "socket/python.hpp"
 
 namespace nb = nanobind;
 
@@ -96,7 +97,7 @@ class OtlpDrain {
         std::vector<PyObject*> contexts;
         recorder::Clock::calibrate();
         {
-            nb::gil_scoped_release unlocked;
+            const Unlocked unlocked;
             Recorder& own = Recorder::get();
             const std::int64_t end = sys::monotonic() + static_cast<std::int64_t>(seconds * 1e9);
             for (;;) {

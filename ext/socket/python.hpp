@@ -5,8 +5,10 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <chrono>
 #include <exception>
 #include <new>
+#include <thread>
 #include <utility>
 
 namespace tracesock {
@@ -58,13 +60,24 @@ class Buffer {
     Py_buffer view_{};
 };
 
+// Takes the interpreter's lock again. A thread that comes back while the interpreter ends is never
+// let in: before 3.14 Python ends it by pthread_exit(3), whose unwinding must not meet a C++ frame
+// that promises not to throw. Here it sleeps until the process has ended, as in 3.14.
+inline void take_lock(PyThreadState* state) noexcept {
+    try {
+        PyEval_RestoreThread(state);
+    } catch (...) {
+        for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+}
+
 // Gives up the interpreter's lock for the scope.
 class Unlocked {
   public:
     Unlocked() noexcept : state_(PyEval_SaveThread()) {}
     Unlocked(const Unlocked&) = delete;
     Unlocked& operator=(const Unlocked&) = delete;
-    ~Unlocked() { PyEval_RestoreThread(state_); }
+    ~Unlocked() { take_lock(state_); }
 
   private:
     PyThreadState* state_;
