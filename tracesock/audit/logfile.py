@@ -1,7 +1,9 @@
 """Records in a file: chained, shared by processes, rotated, and complete after a crash.
 
 `FILE` holds the lines; `FILE.000001` and so on are what rotation has put aside. `FILE.state` says
-where the chain stands and carries the lock by which processes take turns. `FILE.spool-*` is the
+where the chain stood after the last write, in which file, and carries the lock by which processes
+take turns: whoever has it looks first which file is the log now, and follows the lines that the
+state does not know of, because a writer can be killed between any two steps. `FILE.spool-*` is the
 ring of a process that is running, or was killed: the next process to use the log, or
 `tracesock audit recover`, writes what it still holds.
 """
@@ -21,7 +23,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tracesock import _native
@@ -33,6 +35,7 @@ from tracesock.audit.text import clean
 _audit: Any = _native.audit
 
 _STATE_SIZE: Final = 4096
+LONGEST_LINE: Final = 1 << 20
 _ROTATED: Final = re.compile(r"\.(\d{6,})\Z")
 # A tip is filled in when its record is appended: it is the state of the chain just before.
 _TIP: Final[dict[str, Any]] = {"tip": {}}
@@ -48,11 +51,15 @@ class State:
     """Where the log stands."""
 
     chain: Chain
-    size: int = 0  # bytes of the current file
+    size: int = 0  # bytes of the file
+    file: int = 0  # its inode: rotation gives it another name
     oldest: int = 1  # sequence number of the first record that is kept
     tip_at: int = 0  # sequence number of the last tip
     # The processes that have not ended: the number of each one's last record here.
     sources: dict[str, int] = field(default_factory=dict)
+
+    def copy(self) -> State:
+        return replace(self, chain=self.chain.copy(), sources=self.sources.copy())
 
     def dump(self) -> bytes:
         text = json.dumps(
@@ -62,22 +69,24 @@ class State:
                 "seq": self.chain.sequence,
                 "hash": self.chain.hash,
                 "size": self.size,
+                "file": self.file,
                 "oldest": self.oldest,
                 "tip_at": self.tip_at,
                 "sources": self.sources,
             }
         )
-        # At least as long as what may have stood there, so that nothing of it is left.
         return (text.ljust(_STATE_SIZE) + "\n").encode()
 
     @classmethod
     def load(cls, data: bytes) -> State | None:
         """None for what is not a state, or not a whole one."""
         try:
-            read = json.loads(data)
+            # What follows the first line is the rest of a longer state.
+            read = json.loads(data.partition(b"\n")[0])
             return cls(
                 Chain(str(read["chain"]), int(read["seq"]), str(read["hash"])),
                 int(read["size"]),
+                int(read["file"]),
                 int(read["oldest"]),
                 int(read["tip_at"]),
                 {str(k): int(v) for k, v in read["sources"].items()},
@@ -170,6 +179,7 @@ class FileSink:
         self.path = os.path.abspath(os.fspath(path))
         self._form = FORMATS[format]
         self._rotate_bytes = rotate_bytes
+        self._rotate_at = rotate_bytes or 0
         self._keep = keep
         self._key = key
         self._tips = os.path.abspath(tips) if tips and tips != "stderr" else tips
@@ -201,13 +211,14 @@ class FileSink:
     def open(self, source: str) -> None:
         """Opens the log for this process: raises OSError, and LogError for a damaged log."""
         self._source = source
-        self._fd = self._open_file()
-        self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self._regular = self.wants_spool()
         if self._regular:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._lock_fd = os.open(self.path + ".state", flags, 0o600)
         try:
             with self._locked():
+                # With the lock, or another process could put the file aside at this moment.
+                self._fd = self._open_file()
                 first = self._join() if self._regular else self._begin()
                 opened = note_record("open", source, {**process_details(), **_TIP})
                 self._append([*first, opened])
@@ -231,52 +242,83 @@ class FileSink:
         return [note_record("begin", self._source, details)]
 
     def _join(self) -> list[Record]:
-        """Finds where the log stands, as its state says and its lines confirm.
-
-        Returns the records that must come first.
-        """
-        size = os.fstat(self._fd).st_size
-        state = self._read_state()
+        """Finds where the log stands; returns the records that must come first."""
+        state = self._find_end(self._read_state())
         if state is None:
-            if size == 0:
-                return self._begin()
-            state = State(Chain(""))
-        elif state.size > size:
-            raise LogError(
-                f"{self.path} is shorter than its last writer left it: look into it with"
-                " `tracesock audit verify`, then move it away"
-            )
-        self._state = self._follow(state, size)
+            return self._begin()
+        self._state = state
         return self._first_records()
 
     def _read_state(self) -> State | None:
         return State.load(os.pread(self._lock_fd, 1 << 20, 0))
 
-    def _follow(self, state: State, size: int) -> State:
+    def _find_end(self, noted: State | None) -> State | None:
+        """The state after the last line: what was noted, and the lines that came after it.
+
+        None for a log without any. Raises LogError where the lines do not bear out what was noted,
+        OSError where they cannot be read.
+        """
+        here = os.fstat(self._fd)
+        if noted is not None and noted.file == here.st_ino:
+            if noted.size > here.st_size:
+                raise self._shorter()
+            return self._follow(noted, self._fd, here.st_size)
+        # A rotation has put the file aside that was written to, or the log was copied to here.
+        aside = rotated_files(self.path)
+        inodes = [os.stat(name).st_ino for name in aside]
+        if noted is not None and noted.file in inodes:
+            state = noted
+            aside = aside[inodes.index(noted.file) :]
+        else:
+            state = State(Chain(""))
+            aside = aside[-1:]
+        for name in aside:
+            with open(name, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if state.size > size:
+                    raise self._shorter()
+                state = self._follow(state, file.fileno(), size)
+            state.size = 0
+        if not aside and here.st_size == 0:
+            if noted is not None:
+                raise self._shorter()
+            return None
+        state = self._follow(state, self._fd, here.st_size)
+        state.file = here.st_ino
+        if noted is not None and (
+            state.chain.id != noted.chain.id or state.chain.sequence < noted.chain.sequence
+        ):
+            raise self._shorter()
+        return state
+
+    def _shorter(self) -> LogError:
+        return LogError(
+            f"{self.path} is shorter than its last writer left it: look into it with"
+            f" `tracesock audit verify`, then move it and {self.path}.state away"
+        )
+
+    def _follow(self, state: State, fd: int, size: int) -> State:
         """The state after the lines that were written since it was noted.
 
         A last line without its end is what a killed process left of a write: cut off.
         """
-        at = state.size
-        while at < size:
-            data = os.pread(self._fd, min(size - at, 1 << 20), at)
-            end = data.find(b"\n")
-            while end < 0 and at + len(data) < size:
-                more = os.pread(self._fd, 1 << 20, at + len(data))
-                end = more.find(b"\n")
-                end = end + len(data) if end >= 0 else end
-                data += more
-            if end < 0:
-                if not state.chain.id:
-                    raise LogError(f"{self.path} is not a log of the audit")
-                os.ftruncate(self._fd, at)
-                self._cut += size - at
+        rest = b""
+        while (at := state.size + len(rest)) < size:
+            data = os.pread(fd, min(size - at, 1 << 20), at)
+            if not data or len(rest) > LONGEST_LINE:
                 break
-            at += self._follow_line(state, data[:end]) + 1
-            state.size = at
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                self._follow_line(state, line)
+                state.size += len(line) + 1
+        if rest:
+            if not state.chain.id or fd != self._fd or len(rest) > LONGEST_LINE:
+                raise LogError(f"{self.path} is not a log of the audit")
+            os.ftruncate(fd, state.size)
+            self._cut += size - state.size
         return state
 
-    def _follow_line(self, state: State, line: bytes) -> int:
+    def _follow_line(self, state: State, line: bytes) -> None:
         damaged = f"{self.path} cannot be continued: {{}}; move it away"
         try:
             fields = own_fields(line)
@@ -300,7 +342,6 @@ class FileSink:
         state.chain.sequence, state.chain.hash = fields["seq"], parts[1]
         with contextlib.suppress(ValueError):
             _track(state, Record.from_dict(fields))
-        return len(line)
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -320,37 +361,40 @@ class FileSink:
         with self._locked():
             header = self._catch_up()
             self._append([*header, *records])
-            if self._rotate_bytes is not None and self._state.size >= self._rotate_bytes:
-                self._rotate()
+            if self._rotate_bytes is not None and self._state.size >= self._rotate_at:
+                # The records are written: to fail now would have them written twice.
+                self._rotate_at = self._state.size + self._rotate_bytes
+                with contextlib.suppress(OSError):
+                    self._rotate()
+                    self._rotate_at = self._rotate_bytes
 
     def _catch_up(self) -> list[Record]:
         """Follows what other processes did to the log; the record that must come first, if any."""
         if not self._regular:
             return []
         try:
-            current = os.stat(self.path)
-            moved = current.st_ino != os.fstat(self._fd).st_ino
+            moved = os.stat(self.path).st_ino != os.fstat(self._fd).st_ino
         except FileNotFoundError:
             moved = True
         if moved:
             fd = self._open_file()
             os.close(self._fd)
             self._fd = fd
-        size = os.fstat(self._fd).st_size
-        noted = self._read_state()
-        if noted is not None:
-            self._state = noted
-        if self._state.size > size or (moved and size == 0):
-            # Cut or taken away under way: it is gone on with where it stands, and the chain
-            # shows what is missing.
-            self._state.size = size
-            if size and os.pread(self._fd, 1, size - 1) != b"\n":
+        noted = self._read_state() or self._state
+        try:
+            found = self._find_end(noted.copy())
+        except LogError:
+            found = None
+        if found is None:
+            # Cut, changed or taken away under way: it is gone on with where it stands, and the
+            # chain shows what is missing.
+            here = os.fstat(self._fd)
+            found = noted
+            found.file, found.size = here.st_ino, here.st_size
+            if found.size and os.pread(self._fd, 1, found.size - 1) != b"\n":
                 _write_all(self._fd, b"\n")
-                self._state.size += 1
-        else:
-            with contextlib.suppress(LogError):
-                self._state = self._follow(self._state, size)
-            self._state.size = os.fstat(self._fd).st_size
+                found.size += 1
+        self._state = found
         return self._first_records()
 
     def _first_records(self) -> list[Record]:
@@ -394,6 +438,7 @@ class FileSink:
             chain = self._write_stream(data, chain)
         state.chain = chain
         state.size += len(data)
+        state.file = os.fstat(self._fd).st_ino
         for record in records:
             _track(state, record)
         if due:
@@ -445,16 +490,16 @@ class FileSink:
         name = f"{self.path}.{last + 1:06d}"
         os.rename(self.path, name)
         aside.append(name)
-        if self._keep is not None:
+        if self._keep is not None and len(aside) > self._keep:
+            # Noted before they are gone: what is not noted was removed by somebody else.
+            self._state.oldest = _first_sequence(aside[-self._keep])
+            self._write_state()
             for old in aside[: -self._keep]:
                 os.unlink(old)
-            aside = aside[-self._keep :]
-        self._state.oldest = _first_sequence(aside[0])
-        self._state.size = 0
-        self._write_state()
         fd = self._open_file()
         os.close(self._fd)
         self._fd = fd
+        self._state.size = 0
         self._append(self._first_records())
 
     def idle(self) -> None:
@@ -499,7 +544,8 @@ class FileSink:
             return
         try:
             if self._regular:
-                self.adopt()
+                with contextlib.suppress(OSError):
+                    self.adopt()
             with self._locked():
                 header = self._catch_up()
                 ending = note_record("close", self._source, {"totals": totals, **_TIP})

@@ -11,9 +11,8 @@ from typing import Any, Final
 
 from tracesock.audit.chain import Key, Tip, link, split_hash
 from tracesock.audit.formats import NO_HASH, own_fields
-from tracesock.audit.logfile import Spool, State, rotated_files
+from tracesock.audit.logfile import LONGEST_LINE, Spool, State, rotated_files
 
-LONGEST_LINE: Final = 1 << 20
 _MOST_PROBLEMS: Final = 100
 # The last number of a process whose beginning rotation has removed.
 _UNKNOWN: Final = -1
@@ -294,7 +293,12 @@ def verify(
     with _standing_still(name) as state:
         files = [*rotated_files(name), name]
         for index, each in enumerate(files):
-            verifier.file(each, first=index == 0)
+            try:
+                verifier.file(each, first=index == 0)
+            except FileNotFoundError:
+                if len(files) == 1:
+                    raise
+                verifier.problem("the file is missing: a rotation was cut short, or it was removed")
         out = verifier.finish(name)
         if state is not None and state.chain.id:
             known = state.chain

@@ -195,12 +195,15 @@ def recover(file: str, key: str | None) -> None:
     import secrets
 
     from tracesock.audit.formats import format_of
-    from tracesock.audit.logfile import FileSink
+    from tracesock.audit.logfile import FileSink, rotated_files
 
-    if not os.path.exists(file):
+    # A process that was killed while it rotated the log has left none of that name.
+    there = [name for name in (*rotated_files(file), file) if os.path.exists(name)]
+    written = [name for name in there if os.path.getsize(name)]
+    if not there:
         raise click.UsageError(f"{printable(file)}: no such file")
     try:
-        with open(file, "rb") as opened:
+        with open((written or there)[-1], "rb") as opened:
             form = format_of(opened.readline(1 << 20))
         log = FileSink(file, format=form, key=_key(key))
         log.open(secrets.token_hex(8))
