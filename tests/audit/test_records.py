@@ -219,9 +219,6 @@ def test_a_denied_accept(log: Log, enforce: Callable[[str], Any]) -> None:
     assert (line["action"], line["rule"], line["outcome"]) == ("deny", "no-nine", "denied")
 
 
-@pytest.mark.xfail(
-    strict=False, reason="the audit log is unfinished: seen to fail on a busy machine, issue 6"
-)
 def test_bytes_at_the_end(log: Log) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())

@@ -11,10 +11,9 @@ from itertools import pairwise
 from typing import Any, Final
 
 from tracesock.audit.formats import own_fields
-from tracesock.audit.logfile import rotated_files
+from tracesock.audit.logfile import LONGEST_LINE, rotated_files
 from tracesock.audit.policy import Policy
 from tracesock.audit.records import NS, Record, timestamp
-from tracesock.audit.verify import LONGEST_LINE
 
 
 class ReadError(ValueError):
