@@ -21,8 +21,8 @@ test: install $(VENV)/.development ## build, install and run the tests (ARGS="-k
 test-kernel: $(VENV)/.dependencies ## the families and test_socket on Debian's kernel, in QEMU (ARGS="--only 'families-*'")
 	@$(PYTHON) tests/kernel/vm.py all $(ARGS)
 
-bench: install $(VENV)/.development ## the benchmarks, as ratios to the stock module
-	@for script in tests/bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: install $(VENV)/.bench ## the benchmarks, as ratios to the stock module (ARGS="--quick", ARGS="--json")
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 lint: install $(VENV)/.development ## ruff, mypy --strict, clang-format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -51,6 +51,11 @@ $(VENV)/.dependencies: pyproject.toml | check-tools
 $(VENV)/.development: $(VENV)/.dependencies
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  $(call requirements,otlp instrumentation dashboard dev)
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dependencies
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  $(call requirements,otlp instrumentation bench)
 	@touch $@
 
 # The wheel goes into the environment; the extension also beside the sources, so that a Python

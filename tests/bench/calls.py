@@ -1,193 +1,229 @@
-"""Calls on sockets as ratios to the stock module: interleaved, medians, with the spread.
+"""Sending and receiving, each call by itself, over Unix, TCP and UDP, from 1 B to 1 MiB.
 
-    .venv/bin/python tests/bench/calls.py [--rounds N] [--json]
-
-1.00 is the stock `socket` of the same interpreter, lower is better. A single time means nothing on
-a busy machine: each round measures both, one after the other, and the ratio is the round's.
+    .venv/bin/python -m tests.bench.calls [--quick] [--json] [--only TEXT] [--rounds N]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import socket as stock
-import statistics
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tracesock
+from tests.bench import harness
+from tests.bench.harness import Case, Row
+from tests.bench.sockets import (
+    Pair,
+    Pump,
+    await_bytes,
+    drain,
+    tcp_pair,
+    udp_pair,
+    unix_datagrams,
+    unix_pair,
+)
 
-CALLS = 4000  # a round
-BATCH = 40  # calls until the other side is emptied or filled
+SIZES = {"1 B": 1, "1 KiB": 1 << 10, "16 KiB": 16 << 10, "1 MiB": 1 << 20}
+PAIRS: dict[str, Callable[[Any], Pair]] = {"Unix": unix_pair, "TCP": tcp_pair}
+MODES: dict[str, float | None] = {"blocking": None, "timeout": 5.0, "non-blocking": 0.0}
 
+SENDING = {
+    "send": "sock.send(data)",
+    "sendall": "sock.sendall(data)",
+    "sendmsg": "sock.sendmsg([data])",
+}
+# A statement that takes one piece of what has come, and one that takes all of a large one.
+RECEIVING = {
+    "recv": ("sock.recv(size)", "left = size\nwhile left: left -= len(sock.recv(left))"),
+    "recv_into": (
+        "sock.recv_into(buffer)",
+        "left = size\nwhile left: left -= sock.recv_into(buffer, left)",
+    ),
+    "recvfrom": ("sock.recvfrom(size)", "left = size\nwhile left: left -= len(sock.recvfrom(left)[0])"),
+    "recvmsg": ("sock.recvmsg(size)", "left = size\nwhile left: left -= len(sock.recvmsg(left)[0])"),
+}
 
-def _pair(module: Any, timeout: float | None) -> tuple[Any, Any]:
-    first, second = module.socketpair()
-    first.settimeout(timeout)
-    second.settimeout(timeout)
-    return first, second
-
-
-def _tcp_pair(module: Any) -> tuple[Any, Any]:
-    with module.create_server(("127.0.0.1", 0)) as server:
-        client = module.create_connection(server.getsockname())
-        accepted, _ = server.accept()
-    for sock in (client, accepted):
-        sock.setsockopt(module.IPPROTO_TCP, module.TCP_NODELAY, 1)
-    return client, accepted
-
-
-def _sending(connect: Callable[[Any], tuple[Any, Any]], call: str, size: int) -> Any:
-    def run(module: Any) -> float:
-        sender, receiver = connect(module)
-        drain = stock.socket(fileno=stock.dup(receiver.fileno()))
-        data = bytes(size)
-        arguments = ([data],) if call == "sendmsg" else (data,)
-        function = getattr(sender, call)
-        buffer = bytearray(1 << 20)
-        spent = 0.0
-        batch = max(1, min(BATCH, (64 << 10) // size))
-        for _ in range(max(1, CALLS // 4 // batch if size > 1 else CALLS // batch)):
-            begun = time.perf_counter()
-            for _ in range(batch):
-                function(*arguments)
-            spent += time.perf_counter() - begun
-            left = batch * size
-            while left > 0:
-                left -= drain.recv_into(buffer)
-        for sock in (sender, receiver, drain):
-            sock.close()
-        return spent
-
-    return run
-
-
-def _receiving(connect: Callable[[Any], tuple[Any, Any]], call: str) -> Any:
-    def run(module: Any) -> float:
-        sender, receiver = connect(module)
-        fill = stock.socket(fileno=stock.dup(sender.fileno()))
-        argument: Any = bytearray(1) if call == "recv_into" else 1
-        function = getattr(receiver, call)
-        spent = 0.0
-        for _ in range(CALLS // BATCH):
-            fill.sendall(bytes(BATCH))
-            begun = time.perf_counter()
-            for _ in range(BATCH):
-                function(argument)
-            spent += time.perf_counter() - begun
-        for sock in (sender, receiver, fill):
-            sock.close()
-        return spent
-
-    return run
-
-
-def _datagrams(module: Any) -> float:
-    sender = module.socket(module.AF_INET, module.SOCK_DGRAM)
-    receiver = module.socket(module.AF_INET, module.SOCK_DGRAM)
-    receiver.bind(("127.0.0.1", 0))
-    address = receiver.getsockname()
-    spent = 0.0
-    for _ in range(CALLS // BATCH):
-        begun = time.perf_counter()
-        for _ in range(BATCH):
-            sender.sendto(b"x", address)
-        spent += time.perf_counter() - begun
-        for _ in range(BATCH):
-            receiver.recv(16)
-    sender.close()
-    receiver.close()
-    return spent
-
-
-def _life(module: Any) -> float:
-    make = module.socket
-    begun = time.perf_counter()
-    for _ in range(CALLS // 4):
-        make().close()
-    return time.perf_counter() - begun
-
-
-def _connections(module: Any) -> float:
-    with module.create_server(("127.0.0.1", 0)) as server:
-        address = server.getsockname()
-        begun = time.perf_counter()
-        for _ in range(CALLS // 20):
-            client = module.socket()
-            client.connect(address)
-            accepted, _ = server.accept()
-            client.close()
-            accepted.close()
-        return time.perf_counter() - begun
-
-
-def _numeric_lookups(module: Any) -> float:
-    begun = time.perf_counter()
-    for _ in range(CALLS // 10):
-        module.getaddrinfo("127.0.0.1", 80, type=module.SOCK_STREAM)
-    return time.perf_counter() - begun
-
-
-def blocking(module: Any) -> tuple[Any, Any]:
-    """A Unix pair without a timeout."""
-    return _pair(module, None)
-
-
-def timed(module: Any) -> tuple[Any, Any]:
-    """A Unix pair with a timeout of 5 s."""
-    return _pair(module, 5.0)
-
-
-WORK: dict[str, Callable[[Any], float]] = {
-    "send, Unix": _sending(blocking, "send", 1),
-    "send, Unix, timeout": _sending(timed, "send", 1),
-    "send, TCP": _sending(_tcp_pair, "send", 1),
-    "sendall, Unix, 16 KiB": _sending(blocking, "sendall", 16 << 10),
-    "sendmsg, Unix": _sending(blocking, "sendmsg", 1),
-    "sendto, UDP": _datagrams,
-    "recv, Unix": _receiving(blocking, "recv"),
-    "recv_into, Unix": _receiving(blocking, "recv_into"),
-    "recv_into, Unix, timeout": _receiving(timed, "recv_into"),
-    "recv, TCP": _receiving(_tcp_pair, "recv"),
-    "recvfrom, Unix": _receiving(blocking, "recvfrom"),
-    "recvmsg, Unix": _receiving(blocking, "recvmsg"),
-    "socket, close": _life,
-    "connect, accept, close": _connections,
-    "getaddrinfo, numeric": _numeric_lookups,
+# What is to be reached (plain), by the row's name.
+TARGETS = {
+    "send, Unix": 0.82,
+    "recv, Unix": 0.80,
+    "recv_into, Unix": 0.80,
+    "send, TCP": 0.96,
+    "send, Unix, timeout": 0.52,
+    "recv_into, Unix, timeout": 0.40,
+    "sendto, UDP": 1.00,
+    "sendto, UDP, prepared Address": 0.90,
+    "sendmsg, Unix": 1.00,
+    "send, Unix, 1 MiB": 1.00,
+    "sendall, Unix, 1 MiB": 1.00,
+    "send, TCP, 1 MiB": 1.00,
+    "sendall, TCP, 1 MiB": 1.00,
 }
 
 
-def measure(rounds: int) -> dict[str, dict[str, float]]:
-    """The ratio of each piece of work: median, smallest and largest of the rounds."""
-    ratios: dict[str, list[float]] = {name: [] for name in WORK}
-    for number in range(rounds):
-        for name, work in WORK.items():
-            # The first of a pair meets colder caches: by turns.
-            modules = (stock, tracesock) if number % 2 == 0 else (tracesock, stock)
-            times = {module: work(module) for module in modules}
-            ratios[name].append(times[tracesock] / times[stock])
-    return {
-        name: {"median": statistics.median(each), "min": min(each), "max": max(each)}
-        for name, each in ratios.items()
-    }
+def bursts_of(size: int) -> int:
+    """Calls a burst: as many as fit into a socket's buffer, at most 40."""
+    return max(1, min(40, (64 << 10) // size))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    results = measure(options.rounds)
-    if options.json:
-        json.dump(results, sys.stdout, indent=2)
-        print()
-        return
-    print(f"{'':28}  median   min   max   (stock is 1.00, lower is better)")
-    for name, each in results.items():
-        print(f"{name:28}  {each['median']:6.2f}{each['min']:6.2f}{each['max']:6.2f}")
+def sending(connect: Callable[[Any], Pair], call: str, size: int, mode: float | None) -> harness.Make:
+    """Sends of `size` bytes; the peer takes them between the bursts, of large ones all the time."""
+
+    def make(module: Any) -> Case:
+        sock, peer = connect(module)
+        sock.settimeout(mode)
+        names = {"sock": sock, "data": bytes(size)}
+        if size > 32 << 10:
+            return Case(SENDING[call], names, calls=1, close=[Pump(peer), sock])
+        return Case(
+            SENDING[call],
+            names,
+            calls=bursts_of(size),
+            after=lambda: drain(peer),
+            close=[sock, peer],
+        )
+
+    return make
+
+
+def receiving(
+    connect: Callable[[Any], Pair], call: str, size: int, mode: float | None
+) -> harness.Make:
+    """Receives of `size` bytes that are there already; of large ones as they come."""
+
+    def make(module: Any) -> Case:
+        sock, peer = connect(module)
+        sock.settimeout(mode)
+        piece, whole = RECEIVING[call]
+        names = {"sock": sock, "size": size, "buffer": bytearray(size)}
+        if size > 32 << 10:
+            return Case(whole, names, calls=1, close=[Pump(peer, writes=size), sock])
+        calls = bursts_of(size)
+
+        def fill() -> None:
+            peer.sendall(bytes(size * calls))
+            await_bytes(sock, size * calls)
+
+        return Case(piece, names, calls=calls, before=fill, close=[sock, peer])
+
+    return make
+
+
+def datagrams_out(
+    connect: Callable[[Any], tuple[Any, stock.socket, Any]],
+    statement: str,
+    size: int,
+    mode: float | None,
+    prepared: bool = False,
+) -> harness.Make:
+    """Datagrams to an address; those of a prepared one, against stock's to a tuple."""
+
+    def make(module: Any) -> Case:
+        sock, peer, address = connect(module)
+        sock.settimeout(mode)
+        if prepared and module is tracesock:
+            address = tracesock.Address(sock.family, address)
+        # A Unix datagram socket queues ten.
+        calls = 8 if sock.family == stock.AF_UNIX else bursts_of(size)
+        names = {"sock": sock, "data": bytes(size), "address": address}
+        return Case(statement, names, calls=calls, after=lambda: drain(peer), close=[sock, peer])
+
+    return make
+
+
+def datagrams_in(
+    connect: Callable[[Any], tuple[Any, stock.socket, Any]],
+    statement: str,
+    size: int,
+    mode: float | None,
+) -> harness.Make:
+    """Datagrams that are there already."""
+
+    def make(module: Any) -> Case:
+        sock, peer, _ = connect(module)
+        sock.settimeout(mode)
+        own = sock.getsockname()
+        calls = 8 if sock.family == stock.AF_UNIX else bursts_of(size)
+
+        def fill() -> None:
+            for _ in range(calls):
+                peer.sendto(bytes(size), own)
+
+        names = {"sock": sock, "size": size, "buffer": bytearray(size)}
+        return Case(statement, names, calls=calls, before=fill, close=[sock, peer])
+
+    return make
+
+
+def _named(*parts: str) -> str:
+    return ", ".join(part for part in parts if part not in ("1 B", "blocking"))
+
+
+def _streams(quick: bool) -> Iterator[tuple[str, harness.Make]]:
+    for transport, connect in PAIRS.items():
+        for size_name, size in SIZES.items():
+            for mode_name, mode in MODES.items():
+                # A mode matters to what a call costs, not to how the bytes are moved.
+                if mode_name != "blocking" and size != 1:
+                    continue
+                if quick and size not in (1, 1 << 20):
+                    continue
+                for call in SENDING:
+                    if quick and mode_name == "non-blocking":
+                        continue
+                    yield (
+                        _named(call, transport, size_name, mode_name),
+                        sending(connect, call, size, mode),
+                    )
+                for call in RECEIVING:
+                    if quick and mode_name == "non-blocking":
+                        continue
+                    yield (
+                        _named(call, transport, size_name, mode_name),
+                        receiving(connect, call, size, mode),
+                    )
+
+
+def _datagrams(quick: bool) -> Iterator[tuple[str, harness.Make]]:
+    for transport, connect in {"UDP": udp_pair, "Unix datagram": unix_datagrams}.items():
+        for size_name, size in SIZES.items():
+            if size > 32 << 10 or (quick and size != 1):
+                continue
+            for mode_name, mode in MODES.items():
+                if mode_name != "blocking" and (quick or size != 1):
+                    continue
+                name = (transport, size_name, mode_name)
+                yield (
+                    _named("sendto", *name),
+                    datagrams_out(connect, "sock.sendto(data, address)", size, mode),
+                )
+                yield (
+                    _named("sendto", *name, "prepared Address"),
+                    datagrams_out(connect, "sock.sendto(data, address)", size, mode, prepared=True),
+                )
+                yield (
+                    _named("sendmsg", *name),
+                    datagrams_out(connect, "sock.sendmsg([data], [], 0, address)", size, mode),
+                )
+                yield (
+                    _named("recvfrom", *name),
+                    datagrams_in(connect, "sock.recvfrom(size)", size, mode),
+                )
+                yield (
+                    _named("recvfrom_into", *name),
+                    datagrams_in(connect, "sock.recvfrom_into(buffer)", size, mode),
+                )
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Every call, transport, size and mode."""
+    for each in (_streams, _datagrams):
+        for name, make in each(quick):
+            if name.endswith("MiB"):
+                yield harness.against_stock(name, make, TARGETS.get(name), 60, min)
+            else:
+                yield harness.against_stock(name, make, TARGETS.get(name))
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(__doc__, rows)
