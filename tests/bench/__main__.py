@@ -77,8 +77,7 @@ def run(subject: str, quick: bool, arguments: list[str]) -> dict[str, Any]:
         told = subprocess.run(
             command,
             cwd=HERE.parents[1],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             timeout=LONGEST,
             check=False,

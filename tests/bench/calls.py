@@ -1,6 +1,6 @@
 """Sending and receiving, each call by itself, over Unix, TCP and UDP, from 1 B to 1 MiB.
 
-    .venv/bin/python -m tests.bench.calls [--quick] [--json] [--only TEXT] [--rounds N]
+.venv/bin/python -m tests.bench.calls [--quick] [--json] [--only TEXT] [--rounds N]
 """
 
 from __future__ import annotations
@@ -32,15 +32,27 @@ SENDING = {
     "sendall": "sock.sendall(data)",
     "sendmsg": "sock.sendmsg([data])",
 }
+
+
+def _whole(piece: str) -> str:
+    return f"left = size\nwhile left: left -= {piece}"
+
+
 # A statement that takes one piece of what has come, and one that takes all of a large one.
 RECEIVING = {
-    "recv": ("sock.recv(size)", "left = size\nwhile left: left -= len(sock.recv(left))"),
+    "recv": ("sock.recv(size)", _whole("len(sock.recv(left))")),
     "recv_into": (
         "sock.recv_into(buffer)",
-        "left = size\nwhile left: left -= sock.recv_into(buffer, left)",
+        _whole("sock.recv_into(buffer, left)"),
     ),
-    "recvfrom": ("sock.recvfrom(size)", "left = size\nwhile left: left -= len(sock.recvfrom(left)[0])"),
-    "recvmsg": ("sock.recvmsg(size)", "left = size\nwhile left: left -= len(sock.recvmsg(left)[0])"),
+    "recvfrom": (
+        "sock.recvfrom(size)",
+        _whole("len(sock.recvfrom(left)[0])"),
+    ),
+    "recvmsg": (
+        "sock.recvmsg(size)",
+        _whole("len(sock.recvmsg(left)[0])"),
+    ),
 }
 
 # What is to be reached (plain), by the row's name.
@@ -66,8 +78,10 @@ def bursts_of(size: int) -> int:
     return max(1, min(40, (64 << 10) // size))
 
 
-def sending(connect: Callable[[Any], Pair], call: str, size: int, mode: float | None) -> harness.Make:
-    """Sends of `size` bytes; the peer takes them between the bursts, of large ones all the time."""
+def sending(
+    connect: Callable[[Any], Pair], call: str, size: int, mode: float | None
+) -> harness.Make:
+    """Sends of `size` bytes; the peer takes them between the bursts, large ones all the time."""
 
     def make(module: Any) -> Case:
         sock, peer = connect(module)

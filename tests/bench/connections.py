@@ -1,6 +1,6 @@
 """Sockets made and closed, connections made and accepted, names looked up.
 
-    .venv/bin/python -m tests.bench.connections [--quick] [--json] [--only TEXT] [--rounds N]
+.venv/bin/python -m tests.bench.connections [--quick] [--json] [--only TEXT] [--rounds N]
 """
 
 from __future__ import annotations

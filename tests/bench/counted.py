@@ -120,7 +120,8 @@ def _record(module: Any) -> None:
         def get_span_context(self) -> Span:
             return self
 
-    current: contextvars.ContextVar[Any] = contextvars.ContextVar("current", default={"span": Span()})
+    current: contextvars.ContextVar[Any] = contextvars.ContextVar("current")
+    current.set({"span": Span()})
     recorder.start(
         recorder.METRICS | recorder.CONNECTS | recorder.SENDS,
         0.0,

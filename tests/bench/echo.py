@@ -116,10 +116,12 @@ def echo(count: int, messages: int) -> harness.Make:
 
 def rows(quick: bool) -> Iterator[Row]:
     """1, 100 and 5,000 connections."""
-    yield harness.against_stock("asyncio echo, 1 connection", echo(1, 50), bursts=10)
-    yield harness.against_stock("asyncio echo, 100 connections", echo(100, 2), bursts=7)
+    yield harness.against_stock("asyncio echo, 1 connection", echo(1, 20), None, 30, min)
+    yield harness.against_stock("asyncio echo, 100 connections", echo(100, 1), None, 20, min)
     if not quick:
-        yield harness.against_stock("asyncio echo, 5,000 connections", echo(5000, 1), 0.97, bursts=3)
+        yield harness.against_stock(
+            "asyncio echo, 5,000 connections", echo(5000, 1), 0.97, bursts=3
+        )
 
 
 if __name__ == "__main__":

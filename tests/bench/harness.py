@@ -43,7 +43,9 @@ class Case:
     before: Callable[[], object] | None = None  # each burst, not timed
     after: Callable[[], object] | None = None
     close: list[Any] = field(default_factory=list)  # closed, or called, at the end of the round
-    seconds: Callable[[], float] | None = None  # instead of the statement: a burst that times itself
+    seconds: Callable[[], float] | None = (
+        None  # instead of the statement: a burst that times itself
+    )
 
     def burst(self) -> Callable[[], float]:
         """A function that runs one burst and returns its seconds."""
@@ -79,8 +81,8 @@ class Row:
     sides: Mapping[str, Callable[[], Case]]  # the first is 1.00
     target: float | None = None
     bursts: int = 20
-    # Of the bursts of a round: their median, or the shortest where another process takes part, whose
-    # turn on a busy machine comes when it comes.
+    # Of the bursts of a round: their median, or the shortest where another process takes part,
+    # whose turn on a busy machine comes when it comes.
     of_bursts: Callable[[list[float]], float] = statistics.median
 
 
@@ -139,7 +141,7 @@ def _round(row: Row, number: int) -> dict[str, float]:
 
 
 def measure(row: Row, rounds: int) -> dict[str, dict[str, Any]]:
-    """The figures of a row by the name under which they are told, one for each side but the first."""
+    """The figures of a row by the name they are told under, one for each side but the first."""
     told: dict[str, dict[str, Any]] = {}
     base, *others = row.sides
     name_of = {side: row.name if len(others) == 1 else f"{row.name}: {side}" for side in others}
@@ -223,7 +225,7 @@ def tell(figures: Iterable[tuple[str, Mapping[str, Any]]], as_json: bool) -> Non
 def main(
     doc: str | None, rows: Callable[[bool], Iterable[Row]], rounds: int = 11, quick_rounds: int = 3
 ) -> None:
-    """The command line of a benchmark that is a list of rows; `rows` is told whether it is quick."""
+    """The command line of a benchmark that is a list of rows; `rows(quick)` makes it."""
     options = parser(doc).parse_args()
     wanted = [row for row in rows(options.quick) if options.only in row.name]
     rounds = options.rounds or (quick_rounds if options.quick else rounds)

@@ -108,9 +108,10 @@ def setup_name() -> str:
     except (OSError, subprocess.CalledProcessError):
         version = "unknown"
     shared = "shared" if sysconfig.get_config_var("Py_ENABLE_SHARED") else "static"
-    optimised = "PGO" if "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS")) else "-"
+    arguments = str(sysconfig.get_config_var("CONFIG_ARGS"))
+    optimised = "optimized" if "--enable-optimizations" in arguments else "plain"
     return (
-        f"{platform.python_implementation()} {platform.python_version()} {shared} {optimised}, "
+        f"{platform.python_implementation()} {platform.python_version()} ({shared}, {optimised}), "
         f"{platform.python_compiler()}; extension {os.path.basename(compiler)} {version}; "
         f"{platform.machine()}"
     )

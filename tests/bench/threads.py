@@ -1,6 +1,6 @@
 """Several threads that send at once, and one thread that computes beside.
 
-    .venv/bin/python -m tests.bench.threads [--quick] [--json] [--only TEXT] [--rounds N]
+.venv/bin/python -m tests.bench.threads [--quick] [--json] [--only TEXT] [--rounds N]
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def parallel(count: int) -> harness.Make:
 
 
 def beside_computing(module: Any) -> Case:
-    """A sender while another thread computes and never waits: the lock is its own whenever it can."""
+    """A sender while another thread computes and never waits."""
     sock, peer = unix_pair(module)
     pump = Pump(peer)
     stop = threading.Event()
