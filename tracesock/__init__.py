@@ -109,17 +109,23 @@ _namespace.public = sys.modules[__name__]
 # a module's __getattr__, with which the interpreter reads every name of the module more slowly.
 
 
-def instrument(tracer_provider: Any = None, meter_provider: Any = None, **config: Any) -> None:
+def instrument(
+    tracer_provider: Any = None,
+    meter_provider: Any = None,
+    logger_provider: Any = None,
+    **config: Any,
+) -> None:
     """Record what the sockets of this process do, as OpenTelemetry spans and metrics.
 
-    The providers are the global ones where none is given. The other arguments are the fields of
+    The first two providers are the global ones where none is given; a `logger_provider` is told
+    the open connections every `snapshot_interval`. The other arguments are the fields of
     `tracesock.instrumentation.Config`, each with an environment variable TRACESOCK_ and its name.
     Called again, it replaces the instrumentation before. Raises ConfigError (a ValueError) for a
     setting that is not one, TypeError for an argument that is none.
     """
     from tracesock import instrumentation
 
-    instrumentation.instrument(tracer_provider, meter_provider, **config)
+    instrumentation.instrument(tracer_provider, meter_provider, logger_provider, **config)
 
 
 def uninstrument() -> None:

@@ -115,6 +115,8 @@ class Live:
                 except TimeoutError:
                     pass
                 asked = view.serial != serial
+            if view.paused and not asked:
+                continue
             serial = view.serial
             parts = urlsplit(view.url)
             began = time.monotonic()
@@ -125,6 +127,8 @@ class Live:
             not_before = time.monotonic() + max(_TICK * 0.9, took / _SHARE)
             if view.serial != serial:
                 wake.set()
+                continue
+            if view.paused and not asked:
                 continue
             answer: dict[str, Any] = {"url": view.url}
             if page is None:

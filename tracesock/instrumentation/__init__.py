@@ -28,6 +28,7 @@ from tracesock.instrumentation.environment import instrument_from_environment
 from tracesock.instrumentation.export import OtlpSink, ProcessorSink
 from tracesock.instrumentation.metrics import Metrics
 from tracesock.instrumentation.observer import SERVER_KEY, Observer
+from tracesock.instrumentation.snapshots import Snapshots
 from tracesock.instrumentation.spans import Spans, samples_all_children
 
 __all__ = [
@@ -58,10 +59,16 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def instrument(tracer_provider: Any = None, meter_provider: Any = None, **config: Any) -> None:
+def instrument(
+    tracer_provider: Any = None,
+    meter_provider: Any = None,
+    logger_provider: Any = None,
+    **config: Any,
+) -> None:
     """Record what the sockets of this process do, as OpenTelemetry spans and metrics.
 
-    `tracer_provider` and `meter_provider` are the global ones where none is given. The other
+    `tracer_provider` and `meter_provider` are the global ones where none is given. Where a
+    `logger_provider` is given, it is told the open connections every `snapshot_interval`. The other
     arguments are the fields of `tracesock.instrumentation.Config`, each with an environment
     variable TRACESOCK_ and its name. Called again, it replaces the instrumentation before.
 
@@ -72,8 +79,9 @@ def instrument(tracer_provider: Any = None, meter_provider: Any = None, **config
         uninstrument()
         provider = tracer_provider or trace.get_tracer_provider()
         drain: Drain
+        meters = meter_provider or otel_metrics.get_meter_provider()
         metrics = Metrics(
-            meter_provider or otel_metrics.get_meter_provider(),
+            meters,
             cardinality_limit=settings.cardinality_limit,
             redact=settings.redact,
             before_collect=lambda: drain.once(),
@@ -81,7 +89,10 @@ def instrument(tracer_provider: Any = None, meter_provider: Any = None, **config
         provider, sink = _sink(provider, settings, metrics)
         spans = Spans(provider, sink, settings)
         observer = Observer(spans)
-        drain = Drain(spans, observer, metrics)
+        snapshots = None
+        if Snapshots.wanted(logger_provider, settings):
+            snapshots = Snapshots(logger_provider, meters, settings)
+        drain = Drain(spans, observer, metrics, snapshots)
         recorder.start(
             _wanted(settings),
             settings.slow_send,

@@ -43,6 +43,9 @@ class Config:
     """Distinct values of a metric's attribute, beyond which the rest is `tracesock.overflow`."""
     drain_interval: float = 1.0
     """Seconds after which records are delivered at the latest."""
+    snapshot_interval: float = 5.0
+    """Seconds between two tellings of the open connections as log records; 0 for none. They need a
+    LoggerProvider."""
     export: str = "sdk"
     """The way out of spans: sdk (the TracerProvider's processors) or otlp (encoded natively)."""
     otlp: str = ""
@@ -58,7 +61,7 @@ class Config:
             value = getattr(self, name)
             if value not in allowed:
                 raise ConfigError(f"{name} is {value!r}: it must be one of {', '.join(allowed)}")
-        for name in ("slow_send", "drain_interval"):
+        for name in ("slow_send", "drain_interval", "snapshot_interval"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
                 raise ConfigError(f"{name} is {value!r}: it must be a number of seconds, 0 or more")

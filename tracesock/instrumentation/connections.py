@@ -147,16 +147,22 @@ def ephemeral_ports() -> list[PortUse]:
     return [PortUse(name, count, available) for name, count in used.most_common()]
 
 
+def is_forgotten(connection: Connection, older_than: float = 60.0) -> bool:
+    """Whether a socket looks forgotten: see `leaks`."""
+    return (
+        connection.age is not None
+        and connection.age >= older_than
+        and (
+            connection.state == "close_wait"
+            or (connection.state == "closed" and not connection.sent)
+        )
+    )
+
+
 def leaks(older_than: float = 60.0) -> list[Connection]:
     """Sockets that look forgotten: in CLOSE_WAIT, whose peer has long hung up, and idle ones that
     never moved a byte, older than `older_than` seconds; oldest first."""
     return sorted(
-        (
-            each
-            for each in connections()
-            if each.age is not None
-            and each.age >= older_than
-            and (each.state == "close_wait" or (each.state == "closed" and not each.sent))
-        ),
+        (each for each in connections() if is_forgotten(each, older_than)),
         key=lambda each: -(each.age or 0.0),
     )

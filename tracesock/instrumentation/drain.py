@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from tracesock._native import recorder
 from tracesock.instrumentation import semconv
 from tracesock.instrumentation.observer import Observer
+from tracesock.instrumentation.snapshots import Snapshots
 from tracesock.instrumentation.spans import (
     ABANDONED,
     ACCEPT,
@@ -49,10 +50,13 @@ class DrainProcessor(SpanProcessor):
 class Drain:
     """Reads the recorder for one instrumentation; `start` and `stop` may be called again."""
 
-    def __init__(self, spans: Spans, observer: Observer, metrics: Any) -> None:
+    def __init__(
+        self, spans: Spans, observer: Observer, metrics: Any, snapshots: Snapshots | None = None
+    ) -> None:
         self.spans = spans
         self.observer = observer
         self.metrics = metrics
+        self.snapshots = snapshots
         self.told = 0  # native records that were read
         self.failed = 0  # spans that a processor refused
         self._lock = threading.RLock()
@@ -104,6 +108,8 @@ class Drain:
         self.observer.clear_after_fork()
         self.spans.forget_all()
         self.spans.sink.after_fork()
+        if self.snapshots is not None:
+            self.snapshots.restart()
         self.told = self.failed = self._dropped_told = self._recorded = 0
         self._passed = time.monotonic()
         self._run_thread()
@@ -139,6 +145,8 @@ class Drain:
             recorder.wait(interval)
             if not self._stopping:
                 self.once()
+                if self.snapshots is not None:
+                    self.snapshots.tick()
 
     # --- reading ------------------------------------------------------------------------------
 

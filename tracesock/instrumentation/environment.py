@@ -9,7 +9,10 @@ import os
 import sys
 from typing import Any
 
-from opentelemetry import metrics, trace
+from opentelemetry import _logs, metrics, trace
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs import export as logs_export
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -22,11 +25,16 @@ _KNOWN = ("otlp", "console", "none")
 
 
 def _exporters(signal: str) -> list[str]:
-    """The exporters of a signal (TRACES, METRICS): otlp where only an endpoint is named."""
+    """The exporters of a signal (TRACES, METRICS, LOGS): otlp where only an endpoint is named.
+
+    For logs that must be an endpoint of their own: many receivers take none.
+    """
     variable = f"OTEL_{signal}_EXPORTER"
     text = os.environ.get(variable, "").strip()
     if not text:
-        endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+        endpoints = [f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"]
+        if signal != "LOGS":
+            endpoints.append("OTEL_EXPORTER_OTLP_ENDPOINT")
         return ["otlp"] if any(os.environ.get(name) for name in endpoints) else []
     names = [name.strip() for name in text.split(",")]
     for name in names:
@@ -41,6 +49,10 @@ def _otlp(signal: str) -> Any:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
             return OTLPSpanExporter()
+        if signal == "LOGS":
+            from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+
+            return OTLPLogExporter()
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
         return OTLPMetricExporter()
@@ -51,11 +63,18 @@ def _otlp(signal: str) -> Any:
         ) from None
 
 
-def providers() -> tuple[Any, Any]:
-    """(TracerProvider, MeterProvider) as the environment describes them, made global; None for a
-    signal that has no exporter. Raises ConfigError, which names the variable."""
+def _console_logs() -> Any:
+    # Its name was another one before opentelemetry-sdk 1.39.
+    name = "ConsoleLogRecordExporter"
+    exporter = getattr(logs_export, name, None) or logs_export.ConsoleLogExporter
+    return exporter(out=sys.stderr)
+
+
+def providers() -> tuple[Any, Any, Any]:
+    """(TracerProvider, MeterProvider, LoggerProvider) as the environment describes them, made
+    global; None for a signal that has no exporter. Raises ConfigError, which names the variable."""
     resource = Resource.create()
-    tracer_provider = meter_provider = None
+    tracer_provider = meter_provider = logger_provider = None
     names = _exporters("TRACES")
     if names:
         tracer_provider = TracerProvider(resource=resource)
@@ -73,7 +92,15 @@ def providers() -> tuple[Any, Any]:
         ]
         meter_provider = MeterProvider(readers, resource=resource)
         metrics.set_meter_provider(meter_provider)
-    return tracer_provider, meter_provider
+    names = _exporters("LOGS")
+    if names:
+        logger_provider = LoggerProvider(resource=resource)
+        for name in names:
+            logger_provider.add_log_record_processor(
+                BatchLogRecordProcessor(_console_logs() if name == "console" else _otlp("LOGS"))
+            )
+        _logs.set_logger_provider(logger_provider)
+    return tracer_provider, meter_provider, logger_provider
 
 
 def instrument_from_environment() -> None:
@@ -87,7 +114,6 @@ def instrument_from_environment() -> None:
     from tracesock import instrumentation
 
     try:
-        tracer_provider, meter_provider = providers()
-        instrumentation.instrument(tracer_provider, meter_provider)
+        instrumentation.instrument(*providers())
     except ConfigError as error:
         sys.stderr.write(f"tracesock: not instrumented: {error}\n")

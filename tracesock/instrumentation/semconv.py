@@ -69,6 +69,28 @@ REASON: Final = "reason"
 ACTION: Final = "action"
 RULE: Final = "rule"
 
+# Of log records: the standard names, then tracesock's own
+PROCESS_PID: Final = "process.pid"
+CODE_STACKTRACE: Final = "code.stacktrace"
+CONNECTION_ID: Final = "tracesock.connection.id"  # process id and number
+CONNECTION_STATE: Final = "tracesock.connection.state"
+CONNECTION_DIRECTION: Final = "tracesock.connection.direction"
+CONNECTION_DESCRIPTOR: Final = "tracesock.connection.descriptor"
+CONNECTION_AGE: Final = "tracesock.connection.age"  # seconds
+CONNECTION_SENT: Final = "tracesock.connection.sent"  # bytes
+CONNECTION_RECEIVED: Final = "tracesock.connection.received"  # bytes
+CONNECTION_QUEUED: Final = "tracesock.connection.queued"  # bytes not yet acknowledged
+CONNECTIONS_INTERVAL: Final = "tracesock.connections.interval"  # seconds between two rounds
+CONNECTIONS_OMITTED: Final = "tracesock.connections.omitted"  # open, and not told in this round
+RTT: Final = "tracesock.tcp.rtt"  # seconds, smoothed
+RETRANSMITS: Final = "tracesock.tcp.retransmits"  # segments sent again
+LEAK_KIND: Final = "tracesock.leak.kind"  # close_wait, never_used
+
+EVENT_CONNECTION: Final = "tracesock.connections.snapshot"
+EVENT_OMITTED: Final = "tracesock.connections.omitted"
+EVENT_RETRANSMIT: Final = "tracesock.tcp.retransmit"
+EVENT_LEAK: Final = "tracesock.leak"
+
 # --- values -------------------------------------------------------------------------------------
 
 TRANSMIT: Final = "transmit"
@@ -411,6 +433,18 @@ AUDIT_DECISIONS: Final = Metric(
     "{decision}",
     "Decisions of the egress policy.",
     attributes=(ACTION, RULE),
+)
+
+# Of the process; there where snapshots of the connections are told.
+DESCRIPTOR_COUNT: Final = Metric(
+    "process.unix.file_descriptor.count",
+    "{file_descriptor}",
+    "Number of unix file descriptors in use by the process.",
+)
+DESCRIPTOR_LIMIT: Final = Metric(
+    "tracesock.descriptor.limit",
+    "{file_descriptor}",
+    "File descriptors that the process may have open (RLIMIT_NOFILE).",
 )
 
 METRICS: Final = (

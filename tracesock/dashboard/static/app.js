@@ -106,9 +106,7 @@ function show(answer) {
   morphChildren(main, fresh);
   document.title = `${answer.title} · tracesock`;
   document.body.dataset.section = answer.section;
-  for (const link of document.querySelectorAll("nav [data-path], .brand")) {
-    const target = link.dataset.path ?? "/";
-    link.setAttribute("href", target + sharedSearch());
+  for (const link of document.querySelectorAll("nav [data-path]")) {
     if (link.dataset.path === answer.section) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
@@ -133,6 +131,14 @@ function sharedSearch() {
 function go(url, replace = false) {
   if (url === address()) return;
   history[replace ? "replaceState" : "pushState"](null, "", url);
+  moved();
+}
+
+// The address is another one. The way to the other screens follows it at once, not with the answer.
+function moved() {
+  for (const link of document.querySelectorAll("nav [data-path], .brand")) {
+    link.setAttribute("href", (link.dataset.path ?? "/") + sharedSearch());
+  }
   document.documentElement.dataset.shown = "";
   ask();
 }
@@ -154,6 +160,8 @@ function connect() {
   socket.addEventListener("message", ({ data }) => {
     const answer = JSON.parse(data);
     if (answer.url !== address()) return;
+    // Sent before the server knew: only an address that was asked for since is still wanted.
+    if (paused && document.documentElement.dataset.shown === answer.url) return;
     if (answer.missing) {
       // The document around the page was made for another address, or says so already.
       if (document.documentElement.dataset.shown === "") location.reload();
@@ -249,10 +257,7 @@ document.addEventListener("submit", (event) => {
   clearTimeout(typing);
   submit(form, false);
 });
-window.addEventListener("popstate", () => {
-  document.documentElement.dataset.shown = "";
-  ask();
-});
+window.addEventListener("popstate", moved);
 document.addEventListener("visibilitychange", ask);
 
 // --- folding the spans of a trace -------------------------------------------------------------
