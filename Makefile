@@ -87,8 +87,14 @@ check-tools:
 	@$(PYTHON) -c 'import os, sys, sysconfig; \
 	  sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || { \
 	  echo "tracesock: the Python headers (Python.h) of '$(PYTHON)' are missing: install them (Debian: apt install python3-dev)" >&2; exit 1; }
-	@command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || { \
-	  echo "tracesock: a C++20 compiler is missing: install one (Debian: apt install g++)" >&2; exit 1; }
+	@set -- $$CXX; test $$# -gt 0 || for name in c++ g++ clang++; do \
+	  ! command -v $$name >/dev/null || { set -- $$name; break; }; done; \
+	test $$# -gt 0 || { \
+	  echo "tracesock: a C++20 compiler is missing: install one (Debian: apt install g++)" >&2; exit 1; }; \
+	command -v "$$1" >/dev/null || { \
+	  echo "tracesock: the compiler '$$1', which CXX names, is missing: install it, or unset CXX" >&2; exit 1; }; \
+	echo | "$$@" -std=c++20 -x c++ -fsyntax-only - 2>/dev/null || { \
+	  echo "tracesock: the compiler '$$*' does not compile C++20: install a newer one (Debian: apt install g++)" >&2; exit 1; }
 
 clean: ## remove what was built
 	@rm -rf $(VENV) build dist tracesock/_native*.so
