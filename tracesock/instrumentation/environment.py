@@ -79,14 +79,14 @@ def providers() -> tuple[Any, Any, Any]:
     if names:
         tracer_provider = TracerProvider(resource=resource)
         for name in names:
-            exporter = ConsoleSpanExporter(out=sys.stderr) if name == "console" else _otlp("TRACES")
+            exporter = ConsoleSpanExporter() if name == "console" else _otlp("TRACES")
             tracer_provider.add_span_processor(BatchSpanProcessor(exporter))
         trace.set_tracer_provider(tracer_provider)
     names = _exporters("METRICS")
     if names:
         readers = [
             PeriodicExportingMetricReader(
-                ConsoleMetricExporter(out=sys.stderr) if name == "console" else _otlp("METRICS")
+                ConsoleMetricExporter() if name == "console" else _otlp("METRICS")
             )
             for name in names
         ]
