@@ -82,8 +82,8 @@ class Socket(_socket.socket):
     def _accept(self) -> tuple[int, Any]:
         """Wait for a connection."""
 
-    def _accepted(self) -> None:
-        """Tell telemetry that this socket was accepted, not made."""
+    def _accept_as(self, cls: Any, /) -> tuple[Any, Any]:
+        """Wait for a connection: an object of that class."""
 
     def _prepare(self, caller: str, arguments: tuple[Any, ...], /) -> Address:
         """The encoded address of a call with one argument."""
@@ -168,6 +168,9 @@ class Socket(_socket.socket):
         """Close the object without closing the descriptor."""
 
     def fileno(self) -> int: ...
+    _io_refs: int
+    _closed: bool
+
     @property
     def family(self) -> int:
         """the socket family"""

@@ -9,7 +9,7 @@ from sys import audit
 
 from tracesock import _namespace, _native
 from tracesock._enums import family_enum, kind_enum
-from tracesock._native import Socket, getdefaulttimeout
+from tracesock._native import Socket
 from tracesock._socketio import SocketIO
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
@@ -43,8 +43,9 @@ class socket(Socket):
     """
 
     __module__ = "socket"
-    __slots__ = ["__weakref__", "_io_refs", "_closed"]  # noqa: RUF023 - the stock class's
+    __slots__ = ("__weakref__",)
 
+    # What a call of the class itself does natively: for subclasses, and for unusual arguments.
     def __init__(
         self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
     ) -> None:
@@ -138,17 +139,7 @@ class socket(Socket):
         Wait for a connection: a new socket for it, and the peer's address. It has the default
         timeout; without one it is blocking, whatever the listening socket is. See accept(2).
         """
-        fd, address = self._accept()
-        try:
-            connection = _namespace.public.socket(self.family, self.type, self.proto, fileno=fd)
-        except BaseException:
-            _native.close(fd)
-            raise
-        if getdefaulttimeout() is None and self.gettimeout():
-            connection.setblocking(True)
-        if _namespace.observer is not None:
-            Socket._accepted(connection)
-        return connection, address
+        return self._accept_as(_namespace.public.socket)
 
     def dup(self) -> Self:
         """dup() -> socket object

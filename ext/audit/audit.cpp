@@ -171,11 +171,12 @@ bool in_own_interpreter() noexcept {
 }
 
 void remember_peer(Socket& socket, const Entry& entry) noexcept {
+    SocketState* kept = socket.audit_state.make();
     auto peer = std::unique_ptr<Address>(new (std::nothrow) Address());
-    if (peer == nullptr) return;
+    if (kept == nullptr || peer == nullptr) return;
     peer->length = entry.peer_size;
     std::memcpy(peer->bytes, entry.peer, entry.peer_size);
-    socket.audit_state.remember(std::move(peer));
+    kept->remember(std::move(peer));
 }
 
 // The caller's trace context. Sets and clears no exception of the caller's.
@@ -384,7 +385,8 @@ bool Call::decide(const Address& address) noexcept {
     entry_.rule_size = 0;
     entry_.host_size = 0;
     // Until connect(2) has succeeded, the peer is not known.
-    if (event_ == Event::connect) socket_.audit_state.judged.store(0, std::memory_order_relaxed);
+    if (SocketState* kept = socket_.audit_state.get(); kept != nullptr && event_ == Event::connect)
+        kept->judged.store(0, std::memory_order_relaxed);
     Peer peer = read_peer(address.header, address.length);
     if (peer.wildcard) [[unlikely]]
         resolve_wildcard(peer, socket_.handle.get());
@@ -435,7 +437,8 @@ bool Call::judge_connected() noexcept {
         if (active.get() == nullptr) return true;
         generation = active->generation;
     }
-    if (generation == socket_.audit_state.judged.load(std::memory_order_relaxed)) return true;
+    SocketState* kept = socket_.audit_state.make();
+    if (kept != nullptr && generation == kept->judged.load(std::memory_order_relaxed)) return true;
     const int error = errno;
     bool allowed = true;
     // Held, or another thread could have the number closed and used again meanwhile.
@@ -448,8 +451,8 @@ bool Call::judge_connected() noexcept {
         const bool stream = type == SOCK_STREAM || type == SOCK_SEQPACKET;
         const bool connected = !stream && peer_of(lease.get(), peer);
         if (connected) allowed = decide(peer);
-        if (allowed && (stream || connected))
-            socket_.audit_state.judged.store(generation, std::memory_order_relaxed);
+        if (allowed && (stream || connected) && kept != nullptr)
+            kept->judged.store(generation, std::memory_order_relaxed);
     }
     errno = error;
     return allowed;
@@ -475,12 +478,13 @@ void Call::finish(int error) noexcept {
         PyErr_Clear();
         PyErr_Restore(kind, value, trace);
     }
-    if (event_ == Event::connect) {
+    SocketState* kept = event_ == Event::connect ? socket_.audit_state.make() : nullptr;
+    if (kept != nullptr) {
         if (entry_.outcome == Outcome::in_progress)
-            socket_.audit_state.pending.store(started_, std::memory_order_relaxed);
+            kept->pending.store(started_, std::memory_order_relaxed);
         if (entry_.outcome == Outcome::success) {
-            socket_.audit_state.opened.store(started_, std::memory_order_relaxed);
-            socket_.audit_state.established.store(true, std::memory_order_relaxed);
+            kept->opened.store(started_, std::memory_order_relaxed);
+            kept->established.store(true, std::memory_order_relaxed);
         }
         if (entry_.outcome == Outcome::in_progress || entry_.outcome == Outcome::success)
             remember_peer(socket_, entry_);
@@ -581,25 +585,29 @@ void Accepting::give_up() noexcept {
 
 void count_bytes(Socket& socket, bool outgoing, std::int64_t size) noexcept {
     if (exempt) return;
-    if (socket.audit_state.peer.load(std::memory_order_relaxed) == nullptr) {
+    SocketState* kept = socket.audit_state.make();
+    if (kept == nullptr) return;
+    if (kept->peer.load(std::memory_order_relaxed) == nullptr) {
         const int error = errno;
         if (auto peer = std::unique_ptr<Address>(new (std::nothrow) Address())) {
             // Not connected: remembered as well, or every call would ask again.
             if (!peer_of(socket.handle.get(), *peer)) peer->length = 0;
-            socket.audit_state.remember(std::move(peer));
+            kept->remember(std::move(peer));
         }
         errno = error;
     }
-    auto& count = outgoing ? socket.audit_state.sent : socket.audit_state.received;
+    auto& count = outgoing ? kept->sent : kept->received;
     count.fetch_add(static_cast<std::uint64_t>(size), std::memory_order_relaxed);
-    if (socket.audit_state.pending.load(std::memory_order_relaxed) != 0) pending_result(socket, 0);
+    if (kept->pending.load(std::memory_order_relaxed) != 0) pending_result(socket, 0);
 }
 
 void start_life(Socket& socket) noexcept {
-    socket.audit_state.opened.store(monotonic(), std::memory_order_relaxed);
-    socket.audit_state.pending.store(0, std::memory_order_relaxed);
-    socket.audit_state.sent.store(0, std::memory_order_relaxed);
-    socket.audit_state.received.store(0, std::memory_order_relaxed);
+    SocketState* kept = socket.audit_state.make();
+    if (kept == nullptr) return;
+    kept->opened.store(monotonic(), std::memory_order_relaxed);
+    kept->pending.store(0, std::memory_order_relaxed);
+    kept->sent.store(0, std::memory_order_relaxed);
+    kept->received.store(0, std::memory_order_relaxed);
 }
 
 namespace {
@@ -608,7 +616,9 @@ namespace {
 bool begin_connection(Entry& entry, Event event, Socket& socket) noexcept {
     Address peer;
     const bool connected = peer_of(socket.handle.get(), peer);
-    const Address* remembered = socket.audit_state.peer.load(std::memory_order_acquire);
+    const SocketState* kept = socket.audit_state.get();
+    const Address* remembered =
+        kept != nullptr ? kept->peer.load(std::memory_order_acquire) : nullptr;
     if (!connected) peer = remembered != nullptr ? *remembered : Address();
     begin_entry(entry, event, socket);
     if (peer.length != 0) {
@@ -636,7 +646,9 @@ void socket_listens(Socket& socket) noexcept {
 }
 
 void pending_result(Socket& socket, int error) noexcept {
-    const std::int64_t began = socket.audit_state.pending.exchange(0, std::memory_order_relaxed);
+    SocketState* kept = socket.audit_state.get();
+    if (kept == nullptr) return;
+    const std::int64_t began = kept->pending.exchange(0, std::memory_order_relaxed);
     if (began == 0 || exempt || (watched() & recording) == 0) return;
     const int saved = errno;
     Entry entry;
@@ -647,8 +659,8 @@ void pending_result(Socket& socket, int error) noexcept {
     entry.error = error;
     entry.outcome = error == 0 ? Outcome::success : Outcome::failed;
     if (error == 0) {
-        socket.audit_state.opened.store(began, std::memory_order_relaxed);
-        socket.audit_state.established.store(true, std::memory_order_relaxed);
+        kept->opened.store(began, std::memory_order_relaxed);
+        kept->established.store(true, std::memory_order_relaxed);
     }
     put_context(entry);
     leave(entry, true);
@@ -660,16 +672,20 @@ void socket_closes(Socket& socket, bool waits) noexcept {
     const int saved = errno;
     Entry entry;
     const bool connected = begin_connection(entry, Event::close, socket);
-    const std::int64_t began = socket.audit_state.pending.exchange(0, std::memory_order_relaxed);
-    entry.sent = socket.audit_state.sent.exchange(0, std::memory_order_relaxed);
-    entry.received = socket.audit_state.received.exchange(0, std::memory_order_relaxed);
-    const std::int64_t opened = socket.audit_state.opened.load(std::memory_order_relaxed);
-    if (opened != 0) entry.duration = monotonic() - opened;
+    std::int64_t began = 0;
+    bool ended = false;
+    if (SocketState* kept = socket.audit_state.get()) {
+        began = kept->pending.exchange(0, std::memory_order_relaxed);
+        entry.sent = kept->sent.exchange(0, std::memory_order_relaxed);
+        entry.received = kept->received.exchange(0, std::memory_order_relaxed);
+        const std::int64_t opened = kept->opened.load(std::memory_order_relaxed);
+        if (opened != 0) entry.duration = monotonic() - opened;
+        ended = kept->established.exchange(false, std::memory_order_relaxed);
+    }
     if (began != 0 && !connected) {
         entry.outcome = Outcome::abandoned;
         entry.duration = monotonic() - began;
     }
-    const bool ended = socket.audit_state.established.exchange(false, std::memory_order_relaxed);
     if (connected || ended || began != 0 || entry.sent + entry.received != 0) {
         if (waits) put_context(entry);
         leave(entry, waits);

@@ -58,7 +58,8 @@ class Call {
     void end(int error) noexcept {
         // What a connect has reached need not be judged again by a send.
         if (error == 0 && generation_ != 0) [[unlikely]]
-            socket_.audit_state.judged.store(generation_, std::memory_order_relaxed);
+            if (SocketState* kept = socket_.audit_state.make())
+                kept->judged.store(generation_, std::memory_order_relaxed);
         if (ring_ != nullptr) [[unlikely]]
             finish(error);
     }
@@ -123,7 +124,8 @@ inline void moved(Socket& socket, bool outgoing, std::int64_t size) noexcept {
 
 void start_life(Socket& socket) noexcept;
 inline void socket_made(Socket& socket) noexcept {
-    socket.audit_state.judged.store(0, std::memory_order_relaxed);
+    if (SocketState* kept = socket.audit_state.get()) [[unlikely]]
+        kept->judged.store(0, std::memory_order_relaxed);
     if ((watched() & recording) != 0) [[unlikely]]
         start_life(socket);
 }

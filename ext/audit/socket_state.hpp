@@ -1,9 +1,10 @@
-// What the audit keeps in each socket.
+// What the audit keeps of a socket, once there is something to keep.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <new>
 
 #include "families/family.hpp"
 
@@ -30,6 +31,30 @@ struct SocketState {
             address.release();
     }
     ~SocketState() { const std::unique_ptr<const Address> owned(peer.load()); }
+};
+
+// Most sockets live without an audit, and are as small as that allows.
+class LazyState {
+  public:
+    LazyState() = default;
+    LazyState(const LazyState&) = delete;
+    LazyState& operator=(const LazyState&) = delete;
+    ~LazyState() { const std::unique_ptr<SocketState> owned(get()); }
+
+    // Null where nothing was kept yet.
+    SocketState* get() const noexcept { return state_.load(std::memory_order_acquire); }
+    // Null where memory is short.
+    SocketState* make() noexcept {
+        if (SocketState* state = get()) return state;
+        auto made = std::unique_ptr<SocketState>(new (std::nothrow) SocketState());
+        SocketState* state = nullptr;
+        if (state_.compare_exchange_strong(state, made.get(), std::memory_order_acq_rel))
+            state = made.release();
+        return state;
+    }
+
+  private:
+    std::atomic<SocketState*> state_{nullptr};
 };
 
 }  // namespace tracesock::audit

@@ -10,18 +10,24 @@ namespace tracesock {
 // How long a call may be expected to take once the kernel can serve it.
 enum class Length : std::uint8_t { brief, lengthy };
 
+// Whether nobody looks on: no telemetry, no policy, no record.
+inline bool unwatched() noexcept {
+    return (recorder::active() | audit::watched()) == 0;
+}
+
 // `op(fd, flags)` for a call that takes message flags. MSG_DONTWAIT lets it be tried with the lock
 // held, whatever mode the descriptor is in; only when it would have to wait is the lock given up.
 // `whole`: MSG_DONTWAIT would change what the call does, not only whether it waits: with
 // MSG_WAITALL it would take less, with MSG_FASTOPEN leave a connection half made. `stats`: what
-// telemetry wants to know of the call, or null.
+// telemetry wants to know of the call, or null. `tried`: the caller has tried already, and was told
+// to wait.
 template <class Op>
 bool transfer(Socket& socket, sys::Direction direction, Deadline& deadline, Length length,
               bool whole, Op&& op, std::int64_t& result,
-              recorder::CallStats* stats = nullptr) noexcept {
+              recorder::CallStats* stats = nullptr, bool tried = false) noexcept {
     const bool blocking = !deadline.limited();
     const bool waiting = socket.timeout.load(std::memory_order_relaxed) > 0;
-    if (may_hold_lock && length == Length::brief && !(whole && blocking)) {
+    if (may_hold_lock && length == Length::brief && !(whole && blocking) && !tried) {
         const sys::Descriptor fd = socket.handle.get();
         result = op(fd, MSG_DONTWAIT);
         if (stats != nullptr) [[unlikely]]
@@ -37,8 +43,8 @@ bool transfer(Socket& socket, sys::Direction direction, Deadline& deadline, Leng
             return false;
         }
     }
-    const bool tried = may_hold_lock && length == Length::brief;
-    const std::uint64_t stalled_since = stats != nullptr && tried ? recorder::Clock::ticks() : 0;
+    const bool brief = may_hold_lock && length == Length::brief;
+    const std::uint64_t stalled_since = stats != nullptr && brief ? recorder::Clock::ticks() : 0;
     Runtime runtime(socket);
     SharedHandle::Lease lease(socket.handle);
     const sys::Descriptor fd = lease.get();
@@ -57,8 +63,8 @@ bool transfer(Socket& socket, sys::Direction direction, Deadline& deadline, Leng
     };
     const Status status =
         retry(runtime, fd, direction, deadline,
-              waiting && tried ? Attempt::with_lock : Attempt::without_lock,
-              waiting && tried ? First::wait : First::attempt, attempt, result, error);
+              waiting && brief ? Attempt::with_lock : Attempt::without_lock,
+              waiting && brief ? First::wait : First::attempt, attempt, result, error);
     if (stats != nullptr) {
         // Of a non-blocking socket nothing waits: EAGAIN is its answer, and no error.
         const bool refused =

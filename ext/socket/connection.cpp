@@ -57,6 +57,43 @@ int connect_to(Socket& socket, const Address& address, bool raises) noexcept {
     return error;
 }
 
+// accept(2), waited for: invalid with an exception.
+UniqueDescriptor accept_connection(Socket& socket, Address& peer) {
+    if (!readable(socket)) return UniqueDescriptor();
+    Runtime runtime(socket);
+    SharedHandle::Lease lease(socket.handle);
+    const sys::Descriptor fd = lease.get();
+    Deadline deadline = deadline_of(socket);
+    const bool with_address = (socket.row->flags & accepts_without_address) == 0;
+    audit::Accepting accepting(socket);
+    std::int64_t result = sys::invalid;
+    int error = 0;
+    const auto op = [&]() noexcept -> std::int64_t {
+        if (socket.handle.get() != fd) {
+            errno = EBADF;
+            return -1;
+        }
+        // A connection that a policy denies is closed, and the next one waited for.
+        for (;;) {
+            if (!accepting.ready()) return -1;
+            peer.length = with_address ? socket.row->largest : 0;
+            UniqueDescriptor connection(with_address ? sys::accept(fd, &peer.header, &peer.length)
+                                                     : sys::accept(fd, nullptr, nullptr));
+            if (connection.get() == sys::invalid || accepting.admits(connection.get(), peer))
+                return connection.release();
+        }
+    };
+    const Status status =
+        retry(runtime, fd, sys::Direction::read, deadline, Attempt::without_lock,
+              deadline.limited() && socket.timeout.load() > 0 ? First::wait : First::attempt, op,
+              result, error);
+    if (status != Status::done) {
+        raise_status(status, error);
+        return UniqueDescriptor();
+    }
+    return UniqueDescriptor(static_cast<sys::Descriptor>(result));
+}
+
 using NameCall = int (*)(int, sockaddr*, socklen_t*);
 
 PyObject* name_of(PyObject* self, NameCall call) noexcept {
@@ -181,44 +218,26 @@ PyObject* socket_shutdown(PyObject* self, PyObject* object) noexcept {
 
 PyObject* socket_accept(PyObject* self, PyObject*) noexcept {
     return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
-        Socket& socket = state_of(self);
-        if (!readable(socket)) return nullptr;
-        Runtime runtime(socket);
-        SharedHandle::Lease lease(socket.handle);
-        const sys::Descriptor fd = lease.get();
-        Deadline deadline = deadline_of(socket);
-        const bool with_address = (socket.row->flags & accepts_without_address) == 0;
         Address peer;
-        audit::Accepting accepting(socket);
-        std::int64_t result = sys::invalid;
-        int error = 0;
-        const auto op = [&]() noexcept -> std::int64_t {
-            if (socket.handle.get() != fd) {
-                errno = EBADF;
-                return -1;
-            }
-            // A connection that a policy denies is closed, and the next one waited for.
-            for (;;) {
-                if (!accepting.ready()) return -1;
-                peer.length = with_address ? socket.row->largest : 0;
-                UniqueDescriptor connection(with_address
-                                                ? sys::accept(fd, &peer.header, &peer.length)
-                                                : sys::accept(fd, nullptr, nullptr));
-                if (connection.get() == sys::invalid || accepting.admits(connection.get(), peer))
-                    return connection.release();
-            }
-        };
-        const Status status =
-            retry(runtime, fd, sys::Direction::read, deadline, Attempt::without_lock,
-                  deadline.limited() && socket.timeout.load() > 0 ? First::wait : First::attempt,
-                  op, result, error);
-        if (status != Status::done) return raise_status(status, error);
-        UniqueDescriptor connection(static_cast<sys::Descriptor>(result));
-        Ref address(decode(socket, peer));
+        UniqueDescriptor connection = accept_connection(state_of(self), peer);
+        if (connection.get() == sys::invalid) return nullptr;
+        Ref address(decode(state_of(self), peer));
         if (!address) return nullptr;
         PyObject* pair = Py_BuildValue("(iO)", connection.get(), address.get());
         if (pair != nullptr) connection.release();
         return pair;
+    });
+}
+
+PyObject* socket_accept_as(PyObject* self, PyObject* cls) noexcept {
+    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        Address peer;
+        UniqueDescriptor connection = accept_connection(state_of(self), peer);
+        if (connection.get() == sys::invalid) return nullptr;
+        Ref address(decode(state_of(self), peer));
+        if (!address) return nullptr;
+        Ref made = make_accepted(state_of(self), cls, std::move(connection));
+        return made ? PyTuple_Pack(2, made.get(), address.get()) : nullptr;
     });
 }
 

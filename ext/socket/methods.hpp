@@ -28,6 +28,7 @@ PyObject* socket_sendmsg_afalg(PyObject* self, PyObject* arguments, PyObject* na
 
 // connection.cpp
 PyObject* socket_accept(PyObject* self, PyObject*) noexcept;
+PyObject* socket_accept_as(PyObject* self, PyObject* cls) noexcept;
 PyObject* socket_prepare(PyObject* self, PyObject* arguments) noexcept;
 PyObject* socket_bind(PyObject* self, PyObject* address) noexcept;
 PyObject* socket_connect(PyObject* self, PyObject* address) noexcept;
@@ -48,8 +49,11 @@ PyObject* socket_getblocking(PyObject* self, PyObject*) noexcept;
 // socket_type.cpp
 PyObject* socket_close(PyObject* self, PyObject*) noexcept;
 PyObject* socket_detach(PyObject* self, PyObject*) noexcept;
-PyObject* socket_accepted(PyObject* self, PyObject*) noexcept;
 PyObject* socket_fileno(PyObject* self, PyObject*) noexcept;
+
+// The object for a connection that `listener` has accepted: an instance of `cls`, which is the
+// socket class, or what a program has put in its place. Takes the descriptor over, also on failure.
+Ref make_accepted(const Socket& listener, PyObject* cls, UniqueDescriptor connection) noexcept;
 
 // Calls a method of the base on a filled shell, so that what _ssl reads there stays true.
 bool mirror(PyObject* self, const char* method, PyObject* argument) noexcept;

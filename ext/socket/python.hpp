@@ -38,7 +38,12 @@ class Ref {
 // An exported buffer, given back at the end of the scope.
 class Buffer {
   public:
-    Buffer() noexcept = default;
+    // Not the whole view: what an export fills in is not worth clearing before it.
+    Buffer() noexcept {
+        view_.buf = nullptr;
+        view_.obj = nullptr;
+        view_.len = 0;
+    }
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
     ~Buffer() { release(); }
@@ -57,7 +62,7 @@ class Buffer {
     Py_ssize_t size() const noexcept { return view_.len; }
 
   private:
-    Py_buffer view_{};
+    Py_buffer view_;
 };
 
 // Takes the interpreter's lock again. A thread that comes back while the interpreter ends is never

@@ -5,6 +5,7 @@
 // subclass (ssl.SSLSocket is one) has it filled, through the base's own methods. Every public
 // method of the base is overridden, or it would act on descriptor -1.
 #include <nanobind/nanobind.h>
+#include <structmember.h>
 
 #include <memory>
 #include <vector>
@@ -83,6 +84,30 @@ bool adopt(PyObject* fileno, sys::Descriptor& fd, int& family, int& type, int& p
     return true;
 }
 
+// Gives the object its descriptor, in the mode that the default timeout asks for.
+bool take_over(Socket& socket, UniqueDescriptor& fd, int family, int type, int protocol,
+               const Interpreter& own) noexcept {
+    std::int64_t timeout = own.default_timeout;
+    if ((type & SOCK_NONBLOCK) != 0) {
+        timeout = 0;
+    } else if (timeout >= 0 && sys::set_blocking(fd.get(), false) < 0) {
+        set_os_error();
+        return false;
+    }
+    if (!socket.handle.assign(fd.get())) {
+        // __init__ called again, with calls of other threads still inside the old descriptor.
+        PyErr_SetString(PyExc_OSError, "socket is in use by another thread");
+        return false;
+    }
+    fd.release();
+    socket.family = family;
+    socket.type = type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
+    socket.protocol = protocol;
+    socket.row = find_family(family, protocol);
+    socket.timeout.store(timeout, std::memory_order_relaxed);
+    return true;
+}
+
 bool initialise_plain(PyObject* self, Socket& socket, int family, int type, int protocol,
                       PyObject* fileno, const Interpreter& own) noexcept {
     if (PySys_Audit("socket.__new__", "Oiii", self, family, type, protocol) < 0) return false;
@@ -95,11 +120,8 @@ bool initialise_plain(PyObject* self, Socket& socket, int family, int type, int 
         if (family == -1) family = AF_INET;
         if (type == -1) type = SOCK_STREAM;
         if (protocol == -1) protocol = 0;
-        sys::Descriptor made = sys::invalid;
-        {
-            Unlocked unlocked;
-            made = sys::open(family, type, protocol);
-        }
+        // With the lock: socket(2) waits for nothing, and giving the lock up costs as much.
+        const sys::Descriptor made = sys::open(family, type, protocol);
         if (made == sys::invalid) {
             set_os_error();
             return false;
@@ -107,27 +129,10 @@ bool initialise_plain(PyObject* self, Socket& socket, int family, int type, int 
         fd.reset(made);
     }
 
-    std::int64_t timeout = own.default_timeout;
-    if ((type & SOCK_NONBLOCK) != 0) {
-        timeout = 0;
-    } else if (timeout >= 0 && sys::set_blocking(fd.get(), false) < 0) {
-        set_os_error();
-        return false;
-    }
-    if (!socket.handle.assign(fd.get())) {
-        // __init__ called again, with calls of other threads still inside the old descriptor. What
-        // the caller brought stays the caller's.
-        if (fileno != nullptr && fileno != Py_None) fd.release();
-        PyErr_SetString(PyExc_OSError, "socket is in use by another thread");
-        return false;
-    }
-    fd.release();
-    socket.family = family;
-    socket.type = type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
-    socket.protocol = protocol;
-    socket.row = find_family(family, protocol);
-    socket.timeout.store(timeout, std::memory_order_relaxed);
-    return true;
+    const bool done = take_over(socket, fd, family, type, protocol, own);
+    // What the caller brought stays the caller's.
+    if (fileno != nullptr && fileno != Py_None) fd.release();
+    return done;
 }
 
 bool read_int(PyObject* self, PyTypeObject* base, const char* name, bool call, int& value) {
@@ -199,29 +204,79 @@ bool take_int(PyObject* object, int& value) noexcept {
     return true;
 }
 
+// The four arguments of __init__, as they were given; false with an exception.
+struct Arguments {
+    PyObject* family = nullptr;
+    PyObject* type = nullptr;
+    PyObject* protocol = nullptr;
+    PyObject* fileno = nullptr;
+
+    bool take(PyObject* arguments, PyObject* names) noexcept {
+        static const char* keywords[] = {"family", "type", "proto", "fileno", nullptr};
+        return PyArg_ParseTupleAndKeywords(arguments, names, "|OOOO:socket",
+                                           const_cast<char**>(keywords), &family, &type, &protocol,
+                                           &fileno) != 0;
+    }
+};
+
+// What a socket that was made is to the rest of the extension.
+void was_made(Socket& socket, bool adopted) noexcept {
+    if (recorder::active() != 0) recorder::socket_made(socket, adopted);
+    audit::socket_made(socket);
+}
+
 int socket_init(PyObject* self, PyObject* arguments, PyObject* names) noexcept {
     return guarded(-1, [&] {
         Interpreter* own = interpreter();
         if (own == nullptr) return -1;
         int family = -1, type = -1, protocol = -1;
-        PyObject *family_object = nullptr, *type_object = nullptr, *protocol_object = nullptr;
-        PyObject* fileno = nullptr;
-        static const char* keywords[] = {"family", "type", "proto", "fileno", nullptr};
-        if (!PyArg_ParseTupleAndKeywords(arguments, names, "|OOOO:socket",
-                                         const_cast<char**>(keywords), &family_object, &type_object,
-                                         &protocol_object, &fileno) ||
-            !take_int(family_object, family) || !take_int(type_object, type) ||
-            !take_int(protocol_object, protocol))
+        Arguments given;
+        if (!given.take(arguments, names) || !take_int(given.family, family) ||
+            !take_int(given.type, type) || !take_int(given.protocol, protocol))
             return -1;
+        PyObject* fileno = given.fileno;
         Socket& socket = state_of(self);
         evict(self, socket);
         const bool made = is_plain(self, *own)
                               ? initialise_plain(self, socket, family, type, protocol, fileno, *own)
                               : initialise_filled(self, socket, arguments, names, *own);
-        if (made && recorder::active() != 0)
-            recorder::socket_made(socket, fileno != nullptr && fileno != Py_None);
-        if (made) audit::socket_made(socket);
+        if (made) was_made(socket, fileno != nullptr && fileno != Py_None);
         return made ? 0 : -1;
+    });
+}
+
+// In the slot of the socket class itself: its own __init__ without the frame of a Python function.
+// Subclasses never come here: the interpreter gives a class that inherits a Python __init__ the
+// slot that calls it. What is unusual about the arguments is for that function to say.
+int class_init(PyObject* self, PyObject* arguments, PyObject* names) noexcept {
+    return guarded(-1, [&] {
+        Interpreter* own = interpreter();
+        if (own == nullptr) return -1;
+        if (Py_TYPE(self) != own->socket_class) return own->class_init(self, arguments, names);
+        Arguments given;
+        if (PyTuple_GET_SIZE(arguments) != 0 || names != nullptr) {
+            if (!given.take(arguments, names)) {
+                PyErr_Clear();
+                return own->class_init(self, arguments, names);
+            }
+        }
+        const bool adopted = given.fileno != nullptr && given.fileno != Py_None;
+        int family = -1, type = -1, protocol = -1;
+        if (!take_int(given.family, family) || !take_int(given.type, type) ||
+            !take_int(given.protocol, protocol))
+            return -1;
+        if (!adopted) {
+            if (family == -1) family = AF_INET;
+            if (type == -1) type = SOCK_STREAM;
+            if (protocol == -1) protocol = 0;
+        }
+        Socket& socket = state_of(self);
+        evict(self, socket);
+        if (!initialise_plain(self, socket, family, type, protocol, given.fileno, *own)) return -1;
+        was_made(socket, adopted);
+        socket.streams = 0;
+        socket.closed = false;
+        return 0;
     });
 }
 
@@ -296,6 +351,18 @@ PyObject* get_timeout(PyObject* self, void*) noexcept {
     return socket_gettimeout(self, nullptr);
 }
 
+// The two attributes of the class's own: they cost less here than as its slots.
+PyMemberDef* members() {
+    static PyMemberDef list[] = {
+        {"_io_refs", T_INT, state_offset + static_cast<Py_ssize_t>(offsetof(Socket, streams)), 0,
+         "open streams of makefile()"},
+        {"_closed", T_BOOL, state_offset + static_cast<Py_ssize_t>(offsetof(Socket, closed)), 0,
+         "whether close() was called"},
+        {nullptr, 0, 0, 0, nullptr},
+    };
+    return list;
+}
+
 PyGetSetDef attributes[] = {
     {"family", get_int<&Socket::family>, nullptr, "the socket family", nullptr},
     {"type", get_int<&Socket::type>, nullptr, "the socket type", nullptr},
@@ -345,8 +412,8 @@ PyMethodDef hot_methods[] = {
 PyMethodDef methods[] = {
     {"_accept", socket_accept, METH_NOARGS,
      "_accept() -> (descriptor, address)\n\nWait for a connection."},
-    {"_accepted", socket_accepted, METH_NOARGS,
-     "_accepted()\n\nTell telemetry that this socket was accepted, not made."},
+    {"_accept_as", socket_accept_as, METH_O,
+     "_accept_as(cls) -> (socket, address)\n\nWait for a connection: an object of that class."},
     {"_prepare", socket_prepare, METH_VARARGS,
      "_prepare(caller, arguments) -> Address\n\nThe encoded address of a call with one argument."},
     {"bind", socket_bind, METH_O, "bind(address)\n\nBind to a local address. See bind(2)."},
@@ -416,6 +483,7 @@ Ref make_type(PyObject* module, PyTypeObject* base) {
         {Py_tp_repr, reinterpret_cast<void*>(socket_repr)},
         {Py_tp_methods, all.data()},
         {Py_tp_getset, attributes},
+        {Py_tp_members, members()},
         {Py_tp_doc, const_cast<char*>("The native socket, base of tracesock.socket.")},
         {0, nullptr},
     };
@@ -515,11 +583,34 @@ PyObject* socket_detach(PyObject* self, PyObject*) noexcept {
     return PyLong_FromLong(socket.handle.detach());
 }
 
-PyObject* socket_accepted(PyObject* self, PyObject*) noexcept {
-    Socket& socket = state_of(self);
-    if (recorder::active() != 0 && socket.handle.get() != sys::invalid)
-        recorder::socket_accepted(socket);
-    Py_RETURN_NONE;
+Ref make_accepted(const Socket& listener, PyObject* cls, UniqueDescriptor connection) noexcept {
+    Interpreter* own = interpreter();
+    if (own == nullptr) return Ref();
+    const int family = listener.family, type = listener.type, protocol = listener.protocol;
+    if (cls == reinterpret_cast<PyObject*>(own->socket_class)) {
+        Ref made(socket_new(own->socket_class, nullptr, nullptr));
+        if (!made) return Ref();
+        Socket& socket = state_of(made.get());
+        if (PySys_Audit("socket.__new__", "Oiii", made.get(), family, type, protocol) < 0 ||
+            !take_over(socket, connection, family, type, protocol, *own))
+            return Ref();
+        if (recorder::active() != 0) recorder::socket_accepted(socket);
+        audit::socket_made(socket);
+        return made;
+    }
+    Ref arguments(Py_BuildValue("(iii)", family, type, protocol));
+    Ref names(arguments ? Py_BuildValue("{s:i}", "fileno", connection.get()) : nullptr);
+    Ref made(names ? PyObject_Call(cls, arguments.get(), names.get()) : nullptr);
+    if (!made) return Ref();
+    connection.release();
+    // A new object starts out with the default timeout, and its descriptor blocks.
+    if (own->default_timeout < 0 && listener.timeout.load(std::memory_order_relaxed) > 0 &&
+        !Ref(PyObject_CallMethod(made.get(), "setblocking", "O", Py_True)))
+        return Ref();
+    if (recorder::active() != 0 && PyObject_TypeCheck(made.get(), own->native_type) &&
+        state_of(made.get()).handle.get() != sys::invalid)
+        recorder::socket_accepted(state_of(made.get()));
+    return made;
 }
 
 PyObject* socket_fileno(PyObject* self, PyObject*) noexcept {
@@ -550,6 +641,8 @@ void bind_socket(nb::module_& module) {
                 nb::setattr(cls, method->ml_name, descriptor);
             }
             own->socket_class = python;
+            own->class_init = python->tp_init;
+            python->tp_init = class_init;
         },
         nb::arg("cls"),
         "Make `cls` the class whose instances need no filled base, with the hot methods its own.");

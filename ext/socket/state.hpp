@@ -25,18 +25,25 @@ struct Socket {
     int family = 0;
     int type = 0;
     int protocol = 0;
+    // Open streams of makefile(), which keep the descriptor.
+    int streams = 0;
+    // close() was called; with streams open the descriptor is still there.
+    bool closed = false;
     // Whether the base's own state holds the descriptor as well, for _ssl to read.
     bool filled = false;
     const Family* row = find_family(AF_UNSPEC, any_protocol);
     // What telemetry knows of it; none until telemetry is on.
     recorder::Connection* connection = nullptr;
-    audit::SocketState audit_state;
+    audit::LazyState audit_state;
 };
+// What a program pays for each socket while nobody looks on: beside it, stock's has two slots.
+static_assert(sizeof(Socket) <= 80);
 
 // What one interpreter has of its own.
 struct Interpreter {
     PyTypeObject* native_type = nullptr;   // _native.Socket
     PyTypeObject* socket_class = nullptr;  // the Python class, once it was bound; borrowed
+    initproc class_init = nullptr;         // what runs the class's own __init__
     std::int64_t default_timeout = no_timeout;
 };
 

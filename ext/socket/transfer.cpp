@@ -100,21 +100,24 @@ Length length_of(Py_ssize_t size) noexcept {
 
 // One send(2): the count, or -1 with an exception.
 std::int64_t send_once(Socket& socket, const char* data, Py_ssize_t size, int flags,
-                       Deadline& deadline, recorder::CallStats* stats) noexcept {
+                       Deadline& deadline, recorder::CallStats* stats,
+                       bool tried = false) noexcept {
     std::int64_t sent = 0;
     const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
         return ::send(fd, data, static_cast<std::size_t>(size), flags | more);
     };
     if (!transfer(socket, sys::Direction::write, deadline, length_of(size),
-                  (flags & sys::fast_open) != 0, op, sent, stats))
+                  (flags & sys::fast_open) != 0, op, sent, stats, tried))
         return -1;
     return sent;
 }
 
 // What a blocking send(2) would still have sent when the first try, which does not wait, sent only
-// a part: a stream socket that blocks takes everything.
-std::int64_t send_rest(Socket& socket, const char* data, Py_ssize_t size, int flags,
-                       std::int64_t sent) noexcept {
+// a part: a stream socket that blocks takes everything. The number of bytes sent in all.
+std::int64_t send_remaining(Socket& socket, const char* data, Py_ssize_t size, int flags,
+                            std::int64_t sent) noexcept {
+    if (deadline_of(socket).limited() || socket.type != SOCK_STREAM || (flags & MSG_DONTWAIT) != 0)
+        return sent;
     Runtime runtime(socket);
     SharedHandle::Lease lease(socket.handle);
     const std::int64_t more = runtime.unlocked([&]() noexcept -> std::int64_t {
@@ -125,13 +128,13 @@ std::int64_t send_rest(Socket& socket, const char* data, Py_ssize_t size, int fl
     return more > 0 ? sent + more : sent;
 }
 
-std::int64_t send_data(Socket& socket, const char* data, Py_ssize_t size, int flags) noexcept {
+std::int64_t send_data(Socket& socket, const char* data, Py_ssize_t size, int flags,
+                       bool tried = false) noexcept {
     recorder::SendProbe probe(socket);
     Deadline deadline = deadline_of(socket);
-    std::int64_t sent = send_once(socket, data, size, flags, deadline, probe.stats());
-    if (sent >= 0 && sent < size && !deadline.limited() && socket.type == SOCK_STREAM &&
-        (flags & MSG_DONTWAIT) == 0 && may_hold_lock && length_of(size) == Length::brief)
-        sent = send_rest(socket, data, size, flags, sent);
+    std::int64_t sent = send_once(socket, data, size, flags, deadline, probe.stats(), tried);
+    if (sent >= 0 && sent < size && may_hold_lock && length_of(size) == Length::brief)
+        sent = send_remaining(socket, data, size, flags, sent);
     probe.end(sent);
     return sent;
 }
@@ -164,7 +167,7 @@ bool send_all(Socket& socket, const char* data, Py_ssize_t size, int flags) noex
 
 // One recv(2), or recvfrom(2) where `from` is given: the count, or -1 with an exception.
 std::int64_t receive(Socket& socket, char* data, Py_ssize_t size, int flags,
-                     Address* from) noexcept {
+                     Address* from, bool tried = false) noexcept {
     Deadline deadline = deadline_of(socket);
     std::int64_t received = 0;
     const bool whole = (flags & MSG_WAITALL) != 0;
@@ -172,7 +175,8 @@ std::int64_t receive(Socket& socket, char* data, Py_ssize_t size, int flags,
         const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
             return ::recv(fd, data, static_cast<std::size_t>(size), flags | more);
         };
-        if (!transfer(socket, sys::Direction::read, deadline, length_of(size), whole, op, received))
+        if (!transfer(socket, sys::Direction::read, deadline, length_of(size), whole, op, received,
+                      nullptr, tried))
             return -1;
         recorder::received(socket, received);
         if ((flags & MSG_PEEK) == 0) audit::moved(socket, false, received);
@@ -191,11 +195,12 @@ std::int64_t receive(Socket& socket, char* data, Py_ssize_t size, int flags,
 }
 
 // A new bytes object with what was received; null with an exception.
-PyObject* receive_bytes(Socket& socket, Py_ssize_t size, int flags, Address* from) noexcept {
+PyObject* receive_bytes(Socket& socket, Py_ssize_t size, int flags, Address* from,
+                        bool tried = false) noexcept {
     if (size <= stack_buffer_size) {
         // On the stack first: one allocation of the right size, and none that is given back.
         char data[stack_buffer_size];
-        const std::int64_t count = receive(socket, data, size, flags, from);
+        const std::int64_t count = receive(socket, data, size, flags, from, tried);
         if (count < 0) return nullptr;
         return PyBytes_FromStringAndSize(data, written(socket, flags, count, size));
     }
@@ -211,9 +216,20 @@ PyObject* receive_bytes(Socket& socket, Py_ssize_t size, int flags, Address* fro
     return bytes;
 }
 
-}  // namespace
+// The rest of a send whose first try was told to wait.
+[[gnu::noinline]] PyObject* send_waiting(Socket& socket, PyObject* bytes) noexcept {
+    const std::int64_t sent =
+        send_data(socket, PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes), 0, true);
+    return sent < 0 ? nullptr : PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
+}
 
-PyObject* socket_send(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept {
+[[gnu::noinline]] PyObject* receive_waiting(Socket& socket, Py_ssize_t size) noexcept {
+    return receive_bytes(socket, size, 0, nullptr, true);
+}
+
+// Any other send than the usual one.
+[[gnu::noinline]] PyObject* send_any(PyObject* self, FastArguments arguments,
+                                     Py_ssize_t count) noexcept {
     Outgoing out;
     int flags = 0;
     if (!parse_send(arguments, count, "y*|i:send", out, flags)) return nullptr;
@@ -221,6 +237,41 @@ PyObject* socket_send(PyObject* self, FastArguments arguments, Py_ssize_t count)
     if (!call.allows_connected()) return nullptr;
     const std::int64_t sent = send_data(state_of(self), out.data(), out.size(), flags);
     return sent < 0 ? nullptr : PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
+}
+
+[[gnu::noinline]] PyObject* receive_any(PyObject* self, FastArguments arguments,
+                                        Py_ssize_t count) noexcept {
+    Py_ssize_t size = 0;
+    int flags = 0;
+    if (!parse_receive(arguments, count, "n|i:recv", size, flags)) return nullptr;
+    if (size < 0) {
+        PyErr_SetString(PyExc_ValueError, "negative buffersize in recv");
+        return nullptr;
+    }
+    // No system call for nothing, even on a closed socket.
+    if (size == 0) return PyBytes_FromStringAndSize(nullptr, 0);
+    return receive_bytes(state_of(self), size, flags, nullptr);
+}
+
+}  // namespace
+
+// The usual send and receive, while nobody looks on, are one try and nothing around it: what the
+// long way would do as well, in half the instructions.
+PyObject* socket_send(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept {
+    if (!may_hold_lock || count != 1 || !PyBytes_CheckExact(arguments[0]) || !unwatched())
+        return send_any(self, arguments, count);
+    const Py_ssize_t size = PyBytes_GET_SIZE(arguments[0]);
+    if (size > brief_size) return send_any(self, arguments, count);
+    Socket& socket = state_of(self);
+    const char* data = PyBytes_AS_STRING(arguments[0]);
+    std::int64_t sent =
+        ::send(socket.handle.get(), data, static_cast<std::size_t>(size), MSG_DONTWAIT);
+    if (sent < 0) {
+        if (!would_block(errno) && errno != EINTR) return set_os_error();
+        return send_waiting(socket, arguments[0]);
+    }
+    if (sent < size) sent = send_remaining(socket, data, size, 0, sent);
+    return PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
 }
 
 PyObject* socket_sendall(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept {
@@ -315,16 +366,21 @@ PyObject* socket_sendfile(PyObject* self, PyObject* arguments) noexcept {
 }
 
 PyObject* socket_recv(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept {
-    Py_ssize_t size = 0;
-    int flags = 0;
-    if (!parse_receive(arguments, count, "n|i:recv", size, flags)) return nullptr;
-    if (size < 0) {
-        PyErr_SetString(PyExc_ValueError, "negative buffersize in recv");
-        return nullptr;
+    if (!may_hold_lock || count != 1 || !PyLong_CheckExact(arguments[0]) || !unwatched())
+        return receive_any(self, arguments, count);
+    const Py_ssize_t size = PyLong_AsSsize_t(arguments[0]);
+    if (size <= 0 || size > stack_buffer_size) {
+        PyErr_Clear();
+        return receive_any(self, arguments, count);
     }
-    // No system call for nothing, even on a closed socket.
-    if (size == 0) return PyBytes_FromStringAndSize(nullptr, 0);
-    return receive_bytes(state_of(self), size, flags, nullptr);
+    Socket& socket = state_of(self);
+    // On the stack first: one allocation of the right size, and none that is given back.
+    char data[stack_buffer_size];
+    const ssize_t received =
+        ::recv(socket.handle.get(), data, static_cast<std::size_t>(size), MSG_DONTWAIT);
+    if (received >= 0) return PyBytes_FromStringAndSize(data, received);
+    if (!would_block(errno) && errno != EINTR) return set_os_error();
+    return receive_waiting(socket, size);
 }
 
 PyObject* socket_recvfrom(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept {
