@@ -136,6 +136,18 @@ def test_unix_and_other_families(log: Log, tmp_path: Path) -> None:
     assert peers[2] == ("netlink", {"raw": "00" * 10})
 
 
+def test_raw_sockets_are_told_from_the_protocols_they_carry(log: Log) -> None:
+    for protocol in (socket.IPPROTO_ICMP, socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+        try:
+            raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol)
+        except PermissionError:
+            pytest.skip("a raw socket needs CAP_NET_RAW: run as root")
+        with raw:
+            raw.sendto(b"\x08" + bytes(19), ("127.0.0.1", 0))
+    transports = [line["transport"] for line in log.events("tracesock.sendto")]
+    assert transports == ["raw", "raw", "raw"]
+
+
 def test_mapped_addresses_are_the_ones_they_denote(log: Log) -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.sendto(b"x", ("::ffff:127.0.0.1", 9))

@@ -305,7 +305,8 @@ def decode_entries(
         elif flags & _EGRESS:
             record.direction = "egress"
         if family in (_INET, _INET6):
-            record.transport = _PROTOCOLS.get(protocol) or _TYPES.get(kind, "")
+            raw = kind == int(stock.SOCK_RAW)
+            record.transport = "raw" if raw else _PROTOCOLS.get(protocol) or _TYPES.get(kind, "")
         elif family == _UNIX:
             record.transport = "unix"
         records.append(record)

@@ -110,15 +110,35 @@ def _look_up(name: str) -> list[str]:
 )
 @click.option("--tips", "tip_file", type=_FILE, metavar="FILE", help="A file of such lines.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--textfile",
+    type=_FILE,
+    metavar="FILE",
+    help="Write the result as metrics, for the textfile collector of Prometheus's node exporter.",
+)
+@click.option(
+    "--service-name",
+    envvar="OTEL_SERVICE_NAME",
+    default="tracesock",
+    help="The service whose log it is, in these metrics. OTEL_SERVICE_NAME where not given.",
+)
 def verify(
-    file: str, key: str | None, tips: tuple[str, ...], tip_file: str | None, as_json: bool
+    file: str,
+    key: str | None,
+    tips: tuple[str, ...],
+    tip_file: str | None,
+    as_json: bool,
+    textfile: str | None,
+    service_name: str,
 ) -> None:
     """Check that the log FILE, with what rotation has put aside, is what was written.
 
     Finds what was changed, removed, moved, inserted or cut off. Ends with the status 0 where
-    nothing is wrong, 1 where something is, 2 where the log cannot be read.
+    nothing is wrong, 1 where something is, 2 where the log cannot be read; then --textfile is left
+    as it was, and the time in it tells that.
     """
     from tracesock.audit.chain import parse_tip
+    from tracesock.audit.textfile import write_textfile
     from tracesock.audit.verify import verify as check_log
 
     try:
@@ -133,6 +153,11 @@ def verify(
         found = check_log(file, key=secret, tips=kept)
     except OSError as error:
         raise click.UsageError(f"{printable(file)}: {error.strerror}") from None
+    if textfile is not None:
+        try:
+            write_textfile(textfile, found, log=file, service=service_name)
+        except OSError as error:
+            _fail(error)
     if as_json:
         click.echo(json.dumps(_verification(found)))
     else:
