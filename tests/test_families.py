@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tracesock._native import decode_address, encode_address
 
 import tracesock as socket
 from tests.differential import generated, outcome, same
+from tracesock._native import decode_address, encode_address
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the rows of Linux are tested"),

@@ -51,7 +51,9 @@ CALLS = {
         "address = server.getsockname()\n"
         "again(lambda: socket.create_connection(address, 0.01).close())"
     ),
-    "look-ups": "again(socket.getaddrinfo, 'localhost', 80); again(socket.gethostbyname, 'x.invalid')",
+    "look-ups": (
+        "again(socket.getaddrinfo, 'localhost', 80); again(socket.gethostbyname, 'x.invalid')"
+    ),
     "datagrams": (
         "peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
         "peer.bind(('127.0.0.1', 0)); peer.settimeout(0.01)\n"
