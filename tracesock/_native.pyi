@@ -220,6 +220,12 @@ class Lookup:
         """
 
     @property
+    def numeric(self) -> bool:
+        """Whether it asks nobody, because its flags say that the host is a number or is to stay
+        one: bool.
+        """
+
+    @property
     def arguments(self) -> tuple[Any, ...]:
         """The arguments of the audit event: tuple."""
 
@@ -460,6 +466,26 @@ class recorder:
         def count(self) -> int:
             """Spans in the request."""
 
+    TIMED_OUT: int
+    INTERRUPTED: int
+
+    @staticmethod
+    def shakes_hands(socket: object) -> None:
+        """A TLS handshake begins: the connection of the descriptor is this socket's now."""
+
+    @staticmethod
+    def sent(socket: object, started: int, size: int, error: int) -> None:
+        """Record `size` bytes of the application's that TLS has sent since `started` ticks.
+        `error` is an errno, 0, TIMED_OUT or INTERRUPTED.
+        """
+
+    @staticmethod
+    def received(socket: object, size: int) -> None:
+        """Count `size` bytes of the application's that TLS has received, 0 at the end."""
+
+    @staticmethod
+    def silence(socket: object) -> None:
+        """Tell nothing of this socket any more: a part of the program's machinery."""
     SENDS: int
     METRICS: int
     SLOW_SENDS: int

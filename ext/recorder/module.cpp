@@ -310,6 +310,7 @@ std::size_t most_ports() {
 void bind_recorder(nb::module_& parent) {
     nb::module_ module = parent.def_submodule("recorder", "The recorder, driven by Python.");
     bind_otlp_drain(module);
+    bind_tls(module);
     module.attr("SENDS") = static_cast<unsigned>(recorder::want_sends);
     module.attr("METRICS") = static_cast<unsigned>(recorder::want_metrics);
     module.attr("SLOW_SENDS") = static_cast<unsigned>(recorder::want_slow_sends);

@@ -12,5 +12,6 @@ namespace tracesock {
 nanobind::tuple record_tuple(const recorder::Record& record);
 
 void bind_otlp_drain(nanobind::module_& module);
+void bind_tls(nanobind::module_& module);
 
 }  // namespace tracesock

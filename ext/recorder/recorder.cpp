@@ -335,14 +335,42 @@ TraceContext current_context() noexcept {
 
 namespace {
 
+std::uint64_t inode_of(sys::Descriptor fd) noexcept {
+    struct stat status{};
+    return ::fstat(fd, &status) == 0 ? static_cast<std::uint64_t>(status.st_ino) : 0;
+}
+
+// Gives a socket that took over a descriptor the connection that was known of it; whether there was
+// one.
+bool readopt(Recorder& recorder, Socket& socket) noexcept {
+    const sys::Descriptor fd = socket.handle.get();
+    const std::lock_guard lock(recorder.mutex);
+    if (recorder.orphans.empty()) return false;
+    const auto orphan = recorder.orphans.find(fd);
+    if (orphan == recorder.orphans.end()) return false;
+    const Recorder::Orphan known = orphan->second;
+    recorder.orphans.erase(orphan);
+    const auto found = recorder.connections.find(known.number);
+    if (found == recorder.connections.end() || known.inode == 0 || inode_of(fd) != known.inode)
+        return false;
+    found->second->socket = &socket;
+    found->second->closed_epoch = 0;
+    socket.connection = found->second.get();
+    return true;
+}
+
 // The connection of a socket that is about to be used: null where it is to be silent. One that was
 // not seen being made has come from elsewhere.
 Connection* used_connection(Recorder& recorder, Socket& socket) noexcept {
     Connection* connection = socket.connection;
     if (connection == nullptr) [[unlikely]] {
-        connection = recorder.connection(socket);
-        if (connection == nullptr) return nullptr;
-        connection->adopted = true;
+        // A TLS socket is made over the descriptor before its transport gives that up.
+        if (!readopt(recorder, socket)) {
+            connection = recorder.connection(socket);
+            if (connection == nullptr) return nullptr;
+            connection->adopted = true;
+        }
+        connection = socket.connection;
     }
     if (connection->suppressed) return nullptr;
     if (connection->peer.empty() && !connection->asked.exchange(true, std::memory_order_relaxed))
@@ -360,6 +388,10 @@ Connection* used_connection(Recorder& recorder, Socket& socket) noexcept {
 }
 
 }  // namespace
+
+void socket_shakes_hands(Socket& socket) noexcept {
+    used_connection(Recorder::get(), socket);
+}
 
 Connection* Recorder::towards(Socket& socket, Connection* connection,
                               const Address& destination) noexcept {
@@ -591,30 +623,6 @@ void failed_pending(Socket& socket, int error) noexcept {
 }
 
 namespace {
-
-std::uint64_t inode_of(sys::Descriptor fd) noexcept {
-    struct stat status{};
-    return ::fstat(fd, &status) == 0 ? static_cast<std::uint64_t>(status.st_ino) : 0;
-}
-
-// Gives a socket that took over a descriptor the connection that was known of it; whether there was
-// one.
-bool readopt(Recorder& recorder, Socket& socket) noexcept {
-    const sys::Descriptor fd = socket.handle.get();
-    const std::lock_guard lock(recorder.mutex);
-    if (recorder.orphans.empty()) return false;
-    const auto orphan = recorder.orphans.find(fd);
-    if (orphan == recorder.orphans.end()) return false;
-    const Recorder::Orphan known = orphan->second;
-    recorder.orphans.erase(orphan);
-    const auto found = recorder.connections.find(known.number);
-    if (found == recorder.connections.end() || known.inode == 0 || inode_of(fd) != known.inode)
-        return false;
-    found->second->socket = &socket;
-    found->second->closed_epoch = 0;
-    socket.connection = found->second.get();
-    return true;
-}
 
 // The stack that makes a socket, as text; empty where it cannot be had.
 std::string current_stack() noexcept {

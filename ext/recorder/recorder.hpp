@@ -172,6 +172,8 @@ class ConnectProbe {
 // `adopted`: over a descriptor that was there before.
 void socket_made(Socket& socket, bool adopted) noexcept;
 void socket_accepted(Socket& socket) noexcept;
+// A TLS socket begins its handshake over the descriptor of another, whose connection it takes.
+void socket_shakes_hands(Socket& socket) noexcept;
 void socket_listens(Socket& socket) noexcept;
 // SO_ERROR was read by the caller: how a pending connect ended.
 void pending_result(Socket& socket, int error) noexcept;

@@ -94,6 +94,8 @@ class AddrinfoLookup final : public Lookup {
         return all.release();
     }
 
+    bool numeric() const noexcept override { return (hints_.ai_flags & AI_NUMERICHOST) != 0; }
+
   private:
     PyObject* one(const addrinfo& entry) const {
         Address address;
@@ -229,6 +231,8 @@ class NameinfoLookup final : public Lookup {
         }
         return Py_BuildValue("ss", name, service);
     }
+
+    bool numeric() const noexcept override { return (flags_ & NI_NUMERICHOST) != 0; }
 
   private:
     const std::string service_;

@@ -47,6 +47,10 @@ PyObject* get_host(PyObject* self, void*) noexcept {
                                 "backslashreplace");
 }
 
+PyObject* get_numeric(PyObject* self, void*) noexcept {
+    return PyBool_FromLong(cast(self).lookup->numeric());
+}
+
 PyObject* get_arguments(PyObject* self, void*) noexcept {
     return Py_NewRef(cast(self).arguments);
 }
@@ -82,6 +86,10 @@ bool add_lookup_type(PyObject* module) {
         {"host", get_host, nullptr,
          "The host that is looked up, in IDNA form, str; None where there is none. Bytes that are "
          "not UTF-8 stand as \\xNN.",
+         nullptr},
+        {"numeric", get_numeric, nullptr,
+         "Whether it asks nobody, because its flags say that the host is a number or is to stay "
+         "one: bool.",
          nullptr},
         {"arguments", get_arguments, nullptr, "The arguments of the audit event: tuple.", nullptr},
         {nullptr, nullptr, nullptr, nullptr, nullptr},

@@ -22,6 +22,9 @@ class Lookup {
     // it, each as often as it likes.
     virtual PyObject* run() const = 0;
 
+    // Whether it asks nobody, because its flags say that the host is a number or is to stay one.
+    virtual bool numeric() const noexcept { return false; }
+
     const char* const kind;                 // the name of the module's function
     const std::optional<std::string> host;  // the host looked up, as the resolver gets it
 

@@ -41,6 +41,14 @@ _TELLING = (
     "create_connection",
 )
 
+# What puts methods that tell an observer into a module, once its class is there.
+_OBSERVED = {
+    "ssl": ("SSLSocket", tls.observe),
+    "asyncio.base_events": ("BaseEventLoop", loops.observe),
+    "asyncio.selector_events": ("BaseSelectorEventLoop", loops.observe_selector_loop),
+    "trio._core._wakeup_socketpair": ("WakeupSocketpair", loops.observe_trio),
+}
+
 
 class EarlyImportWarning(RuntimeWarning):
     """A module keeps a class or function that it imported before `install()` or `uninstall()`."""
@@ -59,6 +67,8 @@ class _Installation:
             {
                 "ssl": self._locked(self._put_tls),
                 "asyncio.base_events": self._locked(self._put_asyncio),
+                "asyncio.selector_events": self._locked(self._observe_again),
+                "trio._core._wakeup_socketpair": self._locked(self._observe_again),
                 "multiprocessing.reduction": self._locked(self._put_reducer),
             }
         )
@@ -104,13 +114,11 @@ class _Installation:
 
     def _put_tls(self, ssl: ModuleType) -> None:
         tls.put(ssl, tracesock.socket, self.patches)
-        if observer.current is not None:
-            self._observe(True)
+        self._observe_again()
 
     def _put_asyncio(self, base_events: ModuleType) -> None:
         loops.put(base_events, self.patches)
-        if observer.current is not None:
-            self._observe(True)
+        self._observe_again()
 
     def _put_reducer(self, reduction: ModuleType) -> None:
         self._register(reduction, tracesock.socket, self.patches)
@@ -121,14 +129,18 @@ class _Installation:
         if cls not in reducers:
             patches.set(reducers, cls, reduction._reduce_socket)
 
+    def _observe_again(self, _module: ModuleType | None = None) -> None:
+        if observer.current is not None:
+            self._observe(True)
+
     def _observe(self, wanted: bool) -> None:
         with _lock:
             self._observing.restore()
             if not wanted:
                 return
-            for name, observe in (("ssl", tls.observe), ("asyncio.base_events", loops.observe)):
+            for name, (needed, observe) in _OBSERVED.items():
                 module = sys.modules.get(name)
-                if module is not None:
+                if module is not None and hasattr(module, needed):
                     observe(module, self._observing)
 
 

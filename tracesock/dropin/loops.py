@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Iterable
 from functools import wraps
 from types import ModuleType
 from typing import Any
@@ -30,6 +31,41 @@ def put(base_events: ModuleType, patches: Patches) -> None:
         return original(self, executor, func, *args)
 
     patches.set(loop_class, "run_in_executor", run_in_executor)
+
+
+def _internal(sockets: Iterable[Any]) -> None:
+    for sock in sockets:
+        if sock is not None:
+            tell("internal", sock)
+
+
+def observe_selector_loop(selector_events: ModuleType, patches: Patches) -> None:
+    """Tell the observer of the pairs with which asyncio's loops wake up, the running one's too."""
+    loop_class = selector_events.BaseSelectorEventLoop
+    original = vars(loop_class)["_make_self_pipe"]
+    names = ("_ssock", "_csock")
+
+    @wraps(original)
+    def _make_self_pipe(self: Any) -> None:
+        original(self)
+        _internal(getattr(self, name, None) for name in names)
+
+    patches.set(loop_class, "_make_self_pipe", _make_self_pipe)
+    loop = selector_events.events._get_running_loop()
+    _internal(getattr(loop, name, None) for name in names)
+
+
+def observe_trio(wakeup_socketpair: ModuleType, patches: Patches) -> None:
+    """Tell the observer of the pair with which a trio run wakes up."""
+    pair_class = wakeup_socketpair.WakeupSocketpair
+    original = vars(pair_class)["__init__"]
+
+    @wraps(original)
+    def __init__(self: Any) -> None:
+        original(self)
+        _internal(getattr(self, name, None) for name in ("wakeup_sock", "write_sock"))
+
+    patches.set(pair_class, "__init__", __init__)
 
 
 def observe(base_events: ModuleType, patches: Patches) -> None:

@@ -1,7 +1,8 @@
 """Who is told what the native socket cannot see: TLS and asyncio's connection set-up.
 
 OpenSSL reads and writes the descriptor itself, and asyncio's `create_connection` is made of many
-calls. While an observer is set and tracesock is installed, methods of `ssl.SSLSocket`,
+calls. What TLS in memory (`ssl.SSLObject`) encrypts goes through a socket, so only its handshake is
+told. While an observer is set and tracesock is installed, methods of `ssl.SSLSocket`,
 `ssl.SSLObject` and asyncio's loop tell it; without one they are the standard library's own.
 """
 
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
     import ssl
 
     Tls: TypeAlias = ssl.SSLSocket | ssl.SSLObject
@@ -33,15 +35,19 @@ class Observer(Protocol):
         """After the handshake: `tls.version()`, `cipher()`, `session_reused` and
         `selected_alpn_protocol()` are there where `error` is None."""
 
-    def send_started(self, tls: Tls, call: Literal["send", "sendall", "write"], size: int) -> Any:
+    def send_started(
+        self, tls: ssl.SSLSocket, call: Literal["send", "sendall", "write"], size: int
+    ) -> Any:
         """Before `size` bytes of the application's are encrypted and sent. A `sendall` is told
         once, not for each of its sends."""
 
-    def send_ended(self, tls: Tls, token: Any, size: int, error: BaseException | None) -> None:
-        """After it, with the number of bytes taken. An error that says "would block"
-        (`ssl.SSLWantReadError`, `ssl.SSLWantWriteError`) is told, too."""
+    def send_ended(
+        self, tls: ssl.SSLSocket, token: Any, size: int, error: BaseException | None
+    ) -> None:
+        """After it, with the number of bytes taken, which a failed `sendall` has as well. An error
+        that says "would block" (`ssl.SSLWantReadError`, `ssl.SSLWantWriteError`) is told, too."""
 
-    def received(self, tls: Tls, size: int) -> None:
+    def received(self, tls: ssl.SSLSocket, size: int) -> None:
         """After `size` bytes of the application's were received, 0 at the end of the stream."""
 
     def setup_started(self, loop: asyncio.AbstractEventLoop, host: str, port: Any) -> Any:
@@ -51,6 +57,9 @@ class Observer(Protocol):
         self, token: Any, transport: asyncio.BaseTransport | None, error: BaseException | None
     ) -> None:
         """After it, in the same task; asyncio.CancelledError is an `error`, too."""
+
+    def internal(self, sock: socket.socket) -> None:
+        """A socket was made that is a part of an event loop: its own pair for waking up."""
 
 
 current: Observer | None = None

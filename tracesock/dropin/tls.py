@@ -115,19 +115,22 @@ def put(ssl: ModuleType, base: type, patches: Patches) -> None:
 # --- what an observer is told ---------------------------------------------------------------------
 
 _HANDSHAKE = "_tracesock_handshake"  # in the object's own dictionary, while a handshake goes on
-_inside = threading.local()  # .sendall is set while a sendall() makes its sends
+_inside = threading.local()  # .sendall: the one whose sends this thread is making
 
 
 def observe(ssl: ModuleType, patches: Patches) -> None:
-    """Put methods that tell the observer into `ssl`'s classes."""
+    """Put methods that tell the observer into `ssl`'s classes.
+
+    What goes through an SSLObject comes from and goes to a socket of asyncio's, anyio's or trio's,
+    which tells of it itself: only its handshake is told.
+    """
     want = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
     for cls in (ssl.SSLSocket, ssl.SSLObject):
-        names = vars(cls)
-        patches.set(cls, "do_handshake", _handshake(names["do_handshake"], want))
-        patches.set(cls, "read", _reading(names["read"]))
-        for name in ("write", "send", "sendall"):
-            if name in names:
-                patches.set(cls, name, _sending(name, names[name]))
+        patches.set(cls, "do_handshake", _handshake(vars(cls)["do_handshake"], want))
+    names = vars(ssl.SSLSocket)
+    patches.set(ssl.SSLSocket, "read", _reading(names["read"]))
+    for name in ("write", "send", "sendall"):
+        patches.set(ssl.SSLSocket, name, _sending(name, names[name]))
 
 
 def _handshake(original: Any, want: tuple[type[BaseException], ...]) -> Any:
@@ -170,32 +173,47 @@ def _size(data: Any) -> int:
         return 0  # the call will say what is wrong with it
 
 
+class _Sendall:
+    """A sendall() in progress, and what its sends have taken."""
+
+    __slots__ = ("sent", "tls")
+
+    def __init__(self, tls: Any) -> None:
+        self.tls = tls
+        self.sent = 0
+
+
 def _sending(call: str, original: Any) -> Any:
     whole = call == "sendall"
 
     @wraps(original)
     def send(self: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
-        # Without TLS the native socket sees it, and a sendall() is told as one.
-        if getattr(self, "_sslobj", None) is None or getattr(_inside, "sendall", False):
+        # Without TLS the native socket sees it.
+        if getattr(self, "_sslobj", None) is None:
             return original(self, data, *args, **kwargs)
+        outer: _Sendall | None = getattr(_inside, "sendall", None)
+        if outer is not None and outer.tls is self and not whole:
+            taken: int = original(self, data, *args, **kwargs)
+            outer.sent += taken
+            return taken
         size = _size(data)
         token = tell("send_started", self, call, size)
-        sent = 0
+        inner = _Sendall(self)
         error: BaseException | None = None
         try:
             if whole:
-                _inside.sendall = True
+                _inside.sendall = inner
             result = original(self, data, *args, **kwargs)
-            sent = size if whole else result
+            inner.sent = size if whole else result
             return result
         except BaseException as raised:
             error = raised
             raise
         finally:
             if whole:
-                _inside.sendall = False
+                _inside.sendall = outer
             if token is not None:
-                tell("send_ended", self, token, sent, error)
+                tell("send_ended", self, token, inner.sent, error)
             error = None
 
     return send

@@ -112,7 +112,7 @@ class Observer:
             # Who connects to this address next means the address, not a name it was found by.
             self._learn("", [host])
             return lookup.run()
-        if suppressed():
+        if lookup.numeric or suppressed():
             return lookup.run()
         started = recorder.ticks()
         try:
@@ -219,7 +219,9 @@ class Observer:
                 state,
             )
             within = trace.set_span_in_context(NonRecordingSpan(setup.own))
-            if isinstance(host, str):
+            # An address has the name by which it was found: anyio looks up by itself, and hands the
+            # addresses to asyncio one by one.
+            if isinstance(host, str) and not _is_literal("", host):
                 within = otel_context.set_value(SERVER_KEY, host, within)
             setup.token = otel_context.attach(within)
             return setup
@@ -253,6 +255,7 @@ class Observer:
 
     def handshake_started(self, tls: Any) -> Any:
         """A TLS handshake begins."""
+        recorder.shakes_hands(tls)
         if suppressed():
             return None
         return recorder.ticks(), trace.get_current_span().get_span_context()
@@ -292,12 +295,21 @@ class Observer:
         """They were."""
         if token is None or _is_tls_wait(error):
             return
-        end = recorder.ticks()
         started, parent = token
+        code = _code_of(error)
+        if code is not None:
+            recorder.sent(tls, started, size, code)
+            return
+        end = recorder.ticks()
         self.put("tls_send", tls_peer(tls), started, end, parent, size, _error_type(error))
 
     def received(self, tls: Any, size: int) -> None:
         """Application bytes were received."""
+        recorder.received(tls, size)
+
+    def internal(self, sock: Any) -> None:
+        """A part of an event loop, whose waking up is nobody's request."""
+        recorder.silence(sock)
 
     # --- the drain's side ---------------------------------------------------------------------
 
@@ -435,6 +447,18 @@ def _error_type(error: BaseException | None) -> str | None:
     if error is None or type(error).__name__ == "CancelledError":
         return None
     return semconv.error_type(error)
+
+
+def _code_of(error: BaseException | None) -> int | None:
+    """The recorder's code for an error; None where only its class says what it was."""
+    if error is None:
+        return 0
+    if isinstance(error, TimeoutError):
+        return recorder.TIMED_OUT
+    # The `errno` of ssl.SSLError is a number of OpenSSL's.
+    if isinstance(error, OSError) and type(error).__module__ != "ssl":
+        return error.errno
+    return None
 
 
 def _is_tls_wait(error: BaseException | None) -> bool:
