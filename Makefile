@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+NAME   ?= fastapi
 BIN    := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find ext tracesock -type f \
              -not -name '*.so' -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernel test-suites bench lint format install native check-tools clean
+.PHONY: help demo test example test-kernel test-suites bench lint format install native check-tools clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -17,6 +18,9 @@ demo: install ## build, install and run `tracesock demo` (ARGS="--once", ARGS="-
 
 test: install $(VENV)/.development ## build, install and run the tests (ARGS="-k name")
 	@$(BIN)/python -m pytest $(ARGS)
+
+example: install $(VENV)/.development ## run an example of docs/examples (NAME=fastapi, gunicorn or tls_client)
+	@$(BIN)/python docs/examples/$(NAME)/run.py
 
 test-kernel: $(VENV)/.dependencies ## the families and test_socket on Debian's kernel, in QEMU (ARGS="--only 'families-*'")
 	@$(PYTHON) tests/kernel/vm.py all $(ARGS)
@@ -50,7 +54,7 @@ $(VENV)/.dependencies: pyproject.toml | check-tools
 
 $(VENV)/.development: $(VENV)/.dependencies
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  $(call requirements,otlp instrumentation dashboard dev)
+	  $(call requirements,otlp instrumentation dashboard examples dev)
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dependencies

@@ -211,46 +211,15 @@ def _plain_environment() -> dict[str, str]:
 
 # --- showing --------------------------------------------------------------------------------------
 
-_COLOURS = {
-    "DNS": "magenta",
-    "socket connection_setup": "blue",
-    "socket connect": "cyan",
-    "socket send": "green",
-    "TLS": "yellow",
-}
-_BAR = 32
-_WIDTH = 130  # columns where the output is no terminal
-
 
 def _show(spans: list[Any], metrics: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
-    roots = [span for span in spans if span.parent is None]
-    for root in sorted(roots, key=lambda span: span.start_time):
-        own = [span for span in spans if span.context.trace_id == root.context.trace_id]
-        table = Table(title=Text(root.name), title_justify="left", title_style="bold", box=None)
-        table.add_column("span", no_wrap=True, overflow="ellipsis", max_width=50)
-        table.add_column("time", justify="right", no_wrap=True)
-        table.add_column("0 to " + _duration(root.end_time - root.start_time), no_wrap=True)
-        table.add_column("what", overflow="fold")
-        for depth, span in _tree(root, own):
-            colour = next(
-                (c for name, c in _COLOURS.items() if span.name.startswith(name)), "white"
-            )
-            failed = span.status.status_code.name == "ERROR"
-            table.add_row(
-                Text("  " * depth + span.name, style="red" if failed else colour),
-                _duration(span.end_time - span.start_time),
-                Text(_bar(root, span), style="red" if failed else colour),
-                Text(_notes(span), style="red" if failed else "dim"),
-            )
-        console.print(table)
-        console.print()
+    from tracesock.cli import waterfall
+
+    console = waterfall.console()
+    waterfall.show(map(waterfall.of_sdk, spans), console)
     table = Table(title="Metrics", title_justify="left", title_style="bold")
     table.add_column("metric")
     table.add_column("attributes", overflow="fold")
@@ -262,54 +231,11 @@ def _show(spans: list[Any], metrics: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
-def _tree(root: Any, spans: list[Any]) -> list[tuple[int, Any]]:
-    children: dict[int, list[Any]] = {}
-    for span in sorted(spans, key=lambda each: (each.start_time, -each.end_time)):
-        if span is not root and span.parent is not None:
-            children.setdefault(span.parent.span_id, []).append(span)
-    rows: list[tuple[int, Any]] = []
-
-    def walk(span: Any, depth: int) -> None:
-        rows.append((depth, span))
-        for child in children.get(span.context.span_id, []):
-            walk(child, depth + 1)
-
-    walk(root, 0)
-    return rows
-
-
-def _bar(root: Any, span: Any) -> str:
-    whole = max(1, root.end_time - root.start_time)
-    start = max(0, span.start_time - root.start_time)
-    first: int = min(_BAR - 1, start * _BAR // whole)
-    length: int = max(1, round((span.end_time - span.start_time) * _BAR / whole))
-    return " " * first + "━" * min(length, _BAR - first)
-
-
-def _notes(span: Any) -> str:
-    attributes = span.attributes or {}
-    notes = []
-    if "tracesock.send.size" in attributes:
-        notes.append(f"{attributes['tracesock.send.size']} B")
-    if "tracesock.send.stall.duration" in attributes:
-        notes.append(f"stalled {_duration(attributes['tracesock.send.stall.duration'] * 1e9)}")
-    if "dns.answers" in attributes:
-        notes.append(", ".join(attributes["dns.answers"]))
-    if "error.type" in attributes:
-        notes.append(attributes["error.type"])
-    return "  ".join(notes)
-
-
-def _duration(nanoseconds: float) -> str:
-    for unit, size in (("s", 1e9), ("ms", 1e6)):
-        if nanoseconds >= size:
-            return f"{nanoseconds / size:.1f} {unit}"
-    return f"{nanoseconds / 1e3:.0f} µs"
-
-
 def _value(metric: dict[str, Any], point: dict[str, Any]) -> str:
+    from tracesock.cli.waterfall import duration
+
     if "bucket_counts" in point:
         count = point["count"]
         mean = point["sum"] / count if count else 0.0
-        return f"{count} x, mean {_duration(mean * 1e9)}, max {_duration(point['max'] * 1e9)}"
+        return f"{count} x, mean {duration(mean * 1e9)}, max {duration(point['max'] * 1e9)}"
     return f"{point['value']} {metric['unit']}"
