@@ -1,7 +1,7 @@
-"""One HTTPS request with a client of the name given, and the spans of it as JSON.
+"""One HTTPS request with a client of the name given, and the spans of it as JSON in FILE.
 
-    python clients.py install CLIENT URL CERTIFICATE     tracesock.install() and instrument()
-    tracesock run clients.py run CLIENT URL CERTIFICATE  what `tracesock run` turned on
+    python clients.py install CLIENT URL CERTIFICATE FILE     tracesock.install(), instrument()
+    tracesock run clients.py run CLIENT URL CERTIFICATE FILE  what `tracesock run` turned on
 
 Under `tracesock run` the request's span is made by the global provider; a second processor keeps
 what it is given.
@@ -10,6 +10,7 @@ what it is given.
 from __future__ import annotations
 
 import json
+import pathlib
 import ssl
 import sys
 from typing import Any
@@ -169,7 +170,7 @@ CLIENTS = {
 }
 
 
-def main(way: str, client: str, url: str, certificate: str) -> None:
+def main(way: str, client: str, url: str, certificate: str, file: str) -> None:
     import tracesock.instrumentation
 
     kept = InMemorySpanExporter()
@@ -185,7 +186,8 @@ def main(way: str, client: str, url: str, certificate: str) -> None:
         body = CLIENTS[client](url, context, certificate)
     assert body == b"%d bytes" % len(BODY), body
     tracesock.instrumentation.flush()
-    json.dump([json.loads(span.to_json()) for span in kept.get_finished_spans()], sys.stdout)
+    spans = [json.loads(span.to_json()) for span in kept.get_finished_spans()]
+    pathlib.Path(file).write_text(json.dumps(spans), encoding="utf-8")
 
 
 if __name__ == "__main__":

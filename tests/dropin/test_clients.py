@@ -46,31 +46,35 @@ def port(certificate: str) -> Iterator[int]:
         process.communicate(timeout=60)
 
 
-def spans_of(way: str, client: str, port: int, certificate: str) -> list[dict[str, Any]]:
+def spans_of(
+    way: str, client: str, port: int, certificate: str, file: pathlib.Path
+) -> list[dict[str, Any]]:
     words = [sys.executable, str(HERE / "clients.py")]
     variables = {"OTEL_SDK_DISABLED": "false"}
     if way == "run":
         words[1:1] = ["-m", "tracesock", "run"]
         variables["OTEL_TRACES_EXPORTER"] = "console"
     done = subprocess.run(
-        [*words, way, client, f"https://localhost:{port}/path", certificate],
+        [*words, way, client, f"https://localhost:{port}/path", certificate, file],
         env=environment(**variables),
         capture_output=True,
         text=True,
         timeout=100,
     )
     assert done.returncode == 0, done.stderr
-    spans: list[dict[str, Any]] = json.loads(done.stdout)
+    spans: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
     return spans
 
 
 @pytest.mark.parametrize("way", ["install", "run"])
 @pytest.mark.parametrize("client", CLIENTS)
-def test_one_trace(client: str, way: str, port: int, certificate: str) -> None:
+def test_one_trace(
+    client: str, way: str, port: int, certificate: str, tmp_path: pathlib.Path
+) -> None:
     for package in CLIENTS[client]:
         if find_spec(package) is None:
             pytest.skip(f"{package} is not installed: pip install tracesock[dev]")
-    spans = spans_of(way, client, port, certificate)
+    spans = spans_of(way, client, port, certificate, tmp_path / "spans.json")
     shown = "\n".join(f"{span['name']}  {span['attributes']}" for span in spans)
     (request,) = [span for span in spans if span["name"] == "request"]
     assert {span["context"]["trace_id"] for span in spans} == {request["context"]["trace_id"]}
