@@ -8,6 +8,7 @@
 #include "socket/state.hpp"
 // clang-format off: state.hpp brings Python.h, which comes first
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -194,11 +195,49 @@ void learned(std::string_view host, const Address& address) noexcept;
 // The caller's OpenTelemetry context; needs the lock.
 TraceContext current_context() noexcept;
 
-// What the kernel tells of a TCP connection, tcp(7) TCP_INFO: the C library's structure, which ends
-// early, and what follows it in the kernel's.
+// What the kernel tells of a TCP connection, tcp(7) TCP_INFO: the kernel's structure, of which a C
+// library's header has more or less by its age. `base` is what every kernel has.
+struct tcp_info_base {
+    std::uint8_t tcpi_state;
+    std::uint8_t tcpi_ca_state;
+    std::uint8_t tcpi_retransmits;
+    std::uint8_t tcpi_probes;
+    std::uint8_t tcpi_backoff;
+    std::uint8_t tcpi_options;
+    std::uint8_t tcpi_window_scales;
+    std::uint8_t tcpi_flags;
+    std::uint32_t tcpi_rto;
+    std::uint32_t tcpi_ato;
+    std::uint32_t tcpi_snd_mss;
+    std::uint32_t tcpi_rcv_mss;
+    std::uint32_t tcpi_unacked;
+    std::uint32_t tcpi_sacked;
+    std::uint32_t tcpi_lost;
+    std::uint32_t tcpi_retrans;
+    std::uint32_t tcpi_fackets;
+    std::uint32_t tcpi_last_data_sent;
+    std::uint32_t tcpi_last_ack_sent;
+    std::uint32_t tcpi_last_data_recv;
+    std::uint32_t tcpi_last_ack_recv;
+    std::uint32_t tcpi_pmtu;
+    std::uint32_t tcpi_rcv_ssthresh;
+    std::uint32_t tcpi_rtt;  // us
+    std::uint32_t tcpi_rttvar;
+    std::uint32_t tcpi_snd_ssthresh;
+    std::uint32_t tcpi_snd_cwnd;
+    std::uint32_t tcpi_advmss;
+    std::uint32_t tcpi_reordering;
+    std::uint32_t tcpi_rcv_rtt;
+    std::uint32_t tcpi_rcv_space;
+    std::uint32_t tcpi_total_retrans;
+};
+static_assert(sizeof(tcp_info_base) == 104);
+static_assert(offsetof(tcp_info_base, tcpi_rtt) == offsetof(struct ::tcp_info, tcpi_rtt));
+static_assert(offsetof(tcp_info_base, tcpi_total_retrans) ==
+              offsetof(struct ::tcp_info, tcpi_total_retrans));
+
 struct tcp_info_extended {
-    struct tcp_info base;
-    static_assert(sizeof(struct tcp_info) == 104);
+    tcp_info_base base;
     std::uint64_t pacing_rate;
     std::uint64_t max_pacing_rate;
     std::uint64_t bytes_acked;
