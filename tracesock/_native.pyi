@@ -190,6 +190,11 @@ class Socket(_socket.socket):
 def bind_class(cls: type[Socket]) -> None:
     """Make `cls` the class whose instances need no filled base, with the hot methods its own."""
 
+def fill_all(fill: bool) -> None:
+    """Whether sockets that are made from now on have a filled base, whatever their class: for
+    callers of the methods of _socket.socket by themselves.
+    """
+
 def getdefaulttimeout() -> float | None:
     """The timeout in seconds of new sockets; None: none."""
 

@@ -36,7 +36,8 @@ PyTypeObject* base_of(const Interpreter& own) noexcept {
 }
 
 bool is_plain(PyObject* self, const Interpreter& own) noexcept {
-    return Py_TYPE(self) == own.socket_class || Py_TYPE(self) == own.native_type;
+    return !own.fills_all &&
+           (Py_TYPE(self) == own.socket_class || Py_TYPE(self) == own.native_type);
 }
 
 PyObject* socket_new(PyTypeObject* type, PyObject*, PyObject*) noexcept {
@@ -252,7 +253,8 @@ int class_init(PyObject* self, PyObject* arguments, PyObject* names) noexcept {
     return guarded(-1, [&] {
         Interpreter* own = interpreter();
         if (own == nullptr) return -1;
-        if (Py_TYPE(self) != own->socket_class) return own->class_init(self, arguments, names);
+        if (Py_TYPE(self) != own->socket_class || own->fills_all)
+            return own->class_init(self, arguments, names);
         Arguments given;
         if (PyTuple_GET_SIZE(arguments) != 0 || names != nullptr) {
             if (!given.take(arguments, names)) {
@@ -587,7 +589,7 @@ Ref make_accepted(const Socket& listener, PyObject* cls, UniqueDescriptor connec
     Interpreter* own = interpreter();
     if (own == nullptr) return Ref();
     const int family = listener.family, type = listener.type, protocol = listener.protocol;
-    if (cls == reinterpret_cast<PyObject*>(own->socket_class)) {
+    if (cls == reinterpret_cast<PyObject*>(own->socket_class) && !own->fills_all) {
         Ref made(socket_new(own->socket_class, nullptr, nullptr));
         if (!made) return Ref();
         Socket& socket = state_of(made.get());
@@ -646,6 +648,16 @@ void bind_socket(nb::module_& module) {
         },
         nb::arg("cls"),
         "Make `cls` the class whose instances need no filled base, with the hot methods its own.");
+    module.def(
+        "fill_all",
+        [](bool fill) {
+            Interpreter* own = interpreter();
+            if (own == nullptr) throw nb::python_error();
+            own->fills_all = fill;
+        },
+        nb::arg("fill"),
+        "Whether sockets that are made from now on have a filled base, whatever their class: for "
+        "callers of the methods of _socket.socket by themselves.");
 }
 
 }  // namespace tracesock

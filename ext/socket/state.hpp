@@ -45,6 +45,9 @@ struct Interpreter {
     PyTypeObject* socket_class = nullptr;  // the Python class, once it was bound; borrowed
     initproc class_init = nullptr;         // what runs the class's own __init__
     std::int64_t default_timeout = no_timeout;
+    // Somebody calls the base's methods by themselves: instances of the class itself have a filled
+    // base, too.
+    bool fills_all = false;
 };
 
 // The current interpreter's, made when first asked for; null with an exception set.

@@ -1,6 +1,7 @@
 """One HTTPS request with a client of the name given, and the spans of it as JSON in FILE.
 
     python clients.py install CLIENT URL CERTIFICATE FILE     tracesock.install(), instrument()
+    python clients.py late CLIENT URL CERTIFICATE FILE        the same, after the client's import
     tracesock run clients.py run CLIENT URL CERTIFICATE FILE  what `tracesock run` turned on
 
 Under `tracesock run` the request's span is made by the global provider; a second processor keeps
@@ -9,6 +10,8 @@ what it is given.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import pathlib
 import ssl
@@ -21,6 +24,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 BODY = b"x" * 3000
+
+
+PACKAGES = ("aiohttp", "anyio", "asyncio", "http.client", "httpx", "requests", "trio", "urllib3")
 
 
 def http_client(url: str, context: ssl.SSLContext, certificate: str) -> bytes:
@@ -174,7 +180,11 @@ def main(way: str, client: str, url: str, certificate: str, file: str) -> None:
     import tracesock.instrumentation
 
     kept = InMemorySpanExporter()
-    if way == "install":
+    if way == "late":
+        for package in PACKAGES:
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(package)
+    if way in ("install", "late"):
         provider: Any = TracerProvider()
         tracesock.install()
         tracesock.instrument(provider)

@@ -66,7 +66,7 @@ def spans_of(
     return spans
 
 
-@pytest.mark.parametrize("way", ["install", "run"])
+@pytest.mark.parametrize("way", ["install", "late", "run"])
 @pytest.mark.parametrize("client", CLIENTS)
 def test_one_trace(
     client: str, way: str, port: int, certificate: str, tmp_path: pathlib.Path

@@ -14,17 +14,14 @@ SNAPSHOT = """
 import sys, copyreg
 
 def snapshot():
-    found = {"meta_path": list(sys.meta_path)}
+    found = {"meta_path": list(sys.meta_path), "path_hooks": list(sys.path_hooks)}
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in sys.stdlib_module_names and name != "__main__":
-            found[name] = dict(vars(module))
-    for module, names in (
-        ("ssl", ("SSLContext", "SSLSocket", "SSLObject")),
-        ("asyncio", ("BaseEventLoop", "SelectorEventLoop")),
-        ("socket", ("socket", "SocketIO")),
-    ):
-        for name in names if module in sys.modules else ():
-            found[module, name] = dict(vars(getattr(sys.modules[module], name)))
+        if name.partition(".")[0] not in sys.stdlib_module_names or name == "__main__":
+            continue
+        found[name] = dict(vars(module))
+        for value in list(vars(module).values()):
+            if isinstance(value, type) and value.__module__ == name:
+                found[name, value.__qualname__] = dict(vars(value))
     reduction = sys.modules.get("multiprocessing.reduction")
     if reduction is not None:
         found["reducers"] = dict(reduction.ForkingPickler._extra_reducers)
@@ -45,6 +42,67 @@ def differing(before, after):
         for name in after[place] if name not in names
     ]
 """
+
+
+CHANGES = """
+import tracesock.instrumentation
+from opentelemetry.sdk.trace import TracerProvider
+
+def observed():
+    tracesock.instrument(TracerProvider())
+    tracesock.uninstrument()
+
+def installed_while_observed():
+    tracesock.instrument(TracerProvider())
+    tracesock.install()
+    assert ssl.SSLSocket.send.__wrapped__ and asyncio.BaseEventLoop.create_connection.__wrapped__
+    tracesock.uninstall()
+    tracesock.uninstrument()
+
+def observed_while_installed():
+    tracesock.install()
+    tracesock.instrument(TracerProvider())
+    assert ssl.SSLSocket.send.__wrapped__ and asyncio.BaseEventLoop.create_connection.__wrapped__
+    tracesock.uninstrument()
+    assert not hasattr(ssl.SSLSocket.send, "__wrapped__")
+    tracesock.uninstall()
+
+def observed_for_longer():
+    tracesock.install()
+    tracesock.instrument(TracerProvider())
+    tracesock.uninstall()
+    assert not hasattr(ssl.SSLSocket.send, "__wrapped__")
+    tracesock.uninstrument()
+
+def used():
+    tracesock.install()
+    async def main():
+        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        await reader.read()
+        writer.close()
+        server.close()
+    asyncio.run(main())
+    tracesock.uninstall()
+"""
+
+
+def test_every_way_leads_back() -> None:
+    python(
+        IMPORTS
+        + CHANGES
+        + SNAPSHOT
+        + """
+changes = observed, installed_while_observed, observed_while_installed, observed_for_longer, used
+for change in changes:
+    change()  # what it imports is not what is compared
+before = snapshot()
+for change in changes:
+    change()
+    assert not differing(before, snapshot()), (change, differing(before, snapshot()))
+""",
+        options=("-W", "ignore"),
+    )
 
 
 @pytest.mark.parametrize("imported", ["before", "after"])
@@ -126,6 +184,42 @@ for action, expected in ((tracesock.install, tracesock.socket), (tracesock.unins
     assert (socket.socket is tracesock.socket) == (expected is not None)
 assert not differing(before, snapshot()), differing(before, snapshot())
 """
+    )
+
+
+def test_threads_that_want_different_things() -> None:
+    python(
+        IMPORTS
+        + SNAPSHOT
+        + """
+import random, threading, tracesock.dropin, warnings
+before = snapshot()
+failures = []
+class Nobody:
+    def __getattr__(self, name):
+        return lambda *arguments: None
+def run(number):
+    choice = random.Random(number)
+    try:
+        for _ in range(40):
+            choice.choice([
+                tracesock.install, tracesock.uninstall, tracesock.uninstall,
+                lambda: tracesock.dropin.set_observer(Nobody()),
+                lambda: tracesock.dropin.set_observer(None),
+                lambda: [end.close() for end in sys.modules["socket"].socketpair()],
+                lambda: ssl.create_default_context(),
+            ])()
+    except BaseException as error:
+        failures.append(error)
+threads = [threading.Thread(target=run, args=(number,)) for number in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert not failures, failures
+tracesock.uninstall()
+tracesock.dropin.set_observer(None)
+assert not differing(before, snapshot()), differing(before, snapshot())
+""",
+        options=("-W", "ignore"),
     )
 
 
@@ -339,4 +433,91 @@ def main():
 main()
 """,
         options=("-W", "ignore"),
+    )
+
+
+TAKEN = """
+import socket, warnings
+warnings.simplefilter("ignore")
+
+def wrap(method):
+    def call(*args):
+        return method(*args)
+    return call
+
+class Closures:
+    send, recv, accept, fileno = (
+        staticmethod(wrap(getattr(socket.socket, name)))
+        for name in ("send", "recv", "accept", "fileno")
+    )
+    close = staticmethod(wrap(socket.socket.close))
+    gettimeout = staticmethod(wrap(socket.socket.gettimeout))
+
+class Attributes:
+    send, recv = socket.socket.send, socket.socket.recv
+    accept, fileno, close = socket.socket.accept, socket.socket.fileno, socket.socket.close
+    gettimeout = socket.socket.gettimeout
+
+def use(methods):
+    one, two = socket.socketpair()
+    two.settimeout(5)
+    assert methods.send(one, b"taken") == 5 and methods.recv(two, 9) == b"taken"
+    assert methods.fileno(one) == one.fileno() and methods.gettimeout(two) == 5
+    two.settimeout(7)
+    assert methods.gettimeout(two) == 7
+    methods.close(one)
+    assert one.fileno() == -1 and two.recv(1) == b""
+    two.close()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as client:
+            accepted, _ = methods.accept(server)
+            assert type(accepted) is socket.socket
+            methods.send(accepted, b"x")
+            assert methods.recv(client, 9) == b"x"
+            accepted.close()
+    kept = socket.socket(fileno=socket.socket().detach())
+    kept.close()
+"""
+
+
+def test_methods_taken_before_work_on_what_is_made_after() -> None:
+    python(
+        TAKEN
+        + """
+use(Closures); use(Attributes)
+import tracesock
+tracesock.install()
+assert socket.socket is tracesock.socket
+use(Closures); use(Attributes)
+tracesock.uninstall()
+use(Closures); use(Attributes)
+""",
+        options=("-W", "error::ResourceWarning"),
+    )
+
+
+def test_methods_taken_in_between_work_afterwards() -> None:
+    python(
+        "import tracesock; tracesock.install()\n"
+        + TAKEN
+        + """
+use(Closures)
+tracesock.uninstall()
+assert socket.socket is not tracesock.socket
+use(Closures)
+tracesock.install()
+use(Closures)
+""",
+        options=("-W", "error::ResourceWarning"),
+    )
+
+
+def test_without_taken_methods_the_shell_stays_empty() -> None:
+    python(
+        """
+import _socket, socket, tracesock
+tracesock.install()
+with socket.socket() as sock:
+    assert _socket.socket.fileno(sock) == -1 != sock.fileno()
+"""
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -11,7 +10,7 @@ from typing import Any
 
 import tracesock
 from tracesock import _namespace, _stock
-from tracesock.dropin import loops, observer, tls
+from tracesock.dropin import loops, methods, observer, tls
 from tracesock.dropin.imports import ImportWatch
 from tracesock.dropin.patches import Patches
 
@@ -82,6 +81,7 @@ class _Installation:
                 self.patches.set(_stock.module, name, value)
         _namespace.public = _stock.module
         _exchange(_pairs(self._stock, vars(_stock.module)), self.patches)
+        methods.put(self._stock["socket"], tracesock.socket)
         self.watch.start()
         observer.add_listener(self._observe)
 
@@ -91,6 +91,7 @@ class _Installation:
         ours = dict(vars(_stock.module))
         _namespace.public = self._public
         self.patches.restore()
+        methods.take_away(self._stock["socket"], tracesock.socket)
         # What was imported in between has never had anything but ours.
         _exchange(_pairs(ours, self._stock), Patches())
         ssl = sys.modules.get("ssl")
@@ -104,7 +105,7 @@ class _Installation:
 
     def _locked(self, call: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
         def locked(module: ModuleType) -> None:
-            with _lock:
+            with observer.lock:
                 if _current is self:
                     call(module)
 
@@ -134,7 +135,7 @@ class _Installation:
             self._observe(True)
 
     def _observe(self, wanted: bool) -> None:
-        with _lock:
+        with observer.lock:
             self._observing.restore()
             if not wanted:
                 return
@@ -145,7 +146,6 @@ class _Installation:
 
 
 _current: _Installation | None = None
-_lock = threading.RLock()
 
 
 def install() -> None:
@@ -161,7 +161,7 @@ def install() -> None:
     global _current
     installation = _Installation()
     installation.watch.settle()
-    with _lock:
+    with observer.lock:
         if _current is not None:
             return
         _current = installation
@@ -198,7 +198,7 @@ def uninstall() -> None:
     `from socket import socket` keeps tracesock's. Again, it does nothing.
     """
     global _current
-    with _lock:
+    with observer.lock:
         if _current is None:
             return
         installation, _current = _current, None

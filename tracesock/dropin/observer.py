@@ -9,6 +9,7 @@ told. While an observer is set and tracesock is installed, methods of `ssl.SSLSo
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -64,13 +65,23 @@ class Observer(Protocol):
 
 current: Observer | None = None
 _listeners: list[Callable[[bool], None]] = []
-_lock = threading.RLock()
+# For install() as well: it changes what is told, and is told when there is an observer.
+lock = threading.RLock()
+
+
+def _after_fork() -> None:
+    global lock
+    lock = threading.RLock()  # whoever held it is not here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def set_observer(observer: Observer | None) -> None:
     """Tell `observer` from now on instead of the one before; None for nobody."""
     global current
-    with _lock:
+    with lock:
         current = observer
         for listener in list(_listeners):
             listener(observer is not None)
@@ -78,14 +89,14 @@ def set_observer(observer: Observer | None) -> None:
 
 def add_listener(listener: Callable[[bool], None]) -> None:
     """Call `listener` with whether there is an observer: now, and when that changes."""
-    with _lock:
+    with lock:
         _listeners.append(listener)
         listener(current is not None)
 
 
 def remove_listener(listener: Callable[[bool], None]) -> None:
     """Call it with False, and then no more."""
-    with _lock:
+    with lock:
         if listener in _listeners:
             _listeners.remove(listener)
             listener(False)
@@ -99,7 +110,7 @@ def tell(call: str, *arguments: Any) -> Any:
     try:
         return getattr(observer, call)(*arguments)
     except Exception:
-        with _lock:
+        with lock:
             if current is observer:
                 _log.exception("the observer's %s() failed; it is told nothing any more", call)
                 set_observer(None)
