@@ -116,9 +116,8 @@ def _free_port() -> int:
         return port
 
 
-def _round(tracer: Any, port: int) -> None:
+def _round(tracer: Any, port: int, closed: int) -> None:
     """One round of requests: two answered, one refused, one to a slow peer."""
-    closed = _free_port()
     requests = [
         ("GET", f"http://localhost:{port}/hello", None),
         ("GET", f"http://localhost:{port}/again", None),
@@ -145,24 +144,24 @@ def demo(once: bool, as_json: bool, no_dashboard: bool) -> None:
     """Make real calls on this machine through http.server and urllib.request, traced, and show each
     request as a waterfall, with a table of the metrics.
 
-    Without --once it goes on until Ctrl-C, in the dashboard where its packages are installed.
+    Without --once it goes on until Ctrl-C and, where the packages of the dashboard are installed,
+    opens that, with the traffic of a small shop beside these requests.
     """
     import tracesock
 
     tracesock.install()
     collected = _Collected()
     tracesock.instrument(collected.tracer_provider, collected.meter_provider)
-    dashboard: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if not once and not as_json and not no_dashboard:
-        dashboard = _dashboard(collected)
+    shown = not once and not as_json and not no_dashboard
     try:
-        with dashboard, _service() as port:
+        with _dashboard(collected) if shown else contextlib.nullcontext(), _service() as port:
+            closed = _free_port()
             while True:
-                _round(collected.tracer, port)
+                _round(collected.tracer, port, closed)
                 taken = collected.take_spans()
                 if as_json:
                     _print_json(taken, collected.metrics())
-                else:
+                elif not shown:
                     _show(taken, collected.metrics())
                 if once or as_json:
                     break
@@ -183,24 +182,69 @@ def _print_json(spans: list[Any], metrics: list[dict[str, Any]]) -> None:
 @contextlib.contextmanager
 def _dashboard(collected: _Collected) -> Iterator[None]:
     """The dashboard in a process of its own, filled by the demo's spans."""
+    import shutil
+    import signal
     import subprocess
+    import tempfile
     from importlib.util import find_spec
 
-    if find_spec("nicegui") is None:
+    from tracesock.cli.shop import Shop
+
+    if any(find_spec(name) is None for name in ("starlette", "uvicorn", "opentelemetry.proto")):
         click.echo("For the dashboard: pip install tracesock[dashboard]", err=True)
         yield
         return
-    port = _free_port()
+    directory = tempfile.mkdtemp(prefix="tracesock-demo-")
+    command = [sys.executable, "-m", "tracesock", "dashboard", "--port", str(_dashboard_port())]
+    command += ["--otlp-port", "0", "--database", f"{directory}/demo.sqlite3"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tracesock", "dashboard", "--port", str(port)],
+        # In a session of its own: Ctrl-C ends the demo first, whose last spans it takes.
+        command,
         env=_plain_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    shop = None
     try:
-        collected.send_to(f"http://127.0.0.1:{port}")
+        assert process.stdout is not None
+        address = ""
+        for line in process.stdout:
+            click.echo(line, nl=False)
+            if line.startswith("Dashboard:"):
+                address = line.split()[1].rstrip("/")
+            elif line.startswith("Database:"):
+                break
+        if not address:
+            raise click.ClickException("the dashboard did not start")
+        collected.send_to(address)
+        shop = Shop(address, collected.tracer)
+        shop.start()
+        click.echo("Traffic:    a shop of three services; Ctrl-C ends it")
         yield
     finally:
+        if shop is not None:
+            shop.stop()
         process.terminate()
         process.wait()
+        signal.signal(signal.SIGTERM, before)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _dashboard_port() -> int:
+    """The dashboard's own port where that is free, else another one."""
+    import socket
+
+    from tracesock.dashboard import DEFAULT_PORT
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", DEFAULT_PORT))
+        except OSError:
+            return _free_port()
+    return DEFAULT_PORT
 
 
 def _plain_environment() -> dict[str, str]:

@@ -142,7 +142,7 @@ def heat_map(heat: Heatmap, what: str) -> Html:
     labels = [
         h(
             "text",
-            fmt.duration(seconds).replace(".00", "").replace(".0 ", " "),
+            fmt.duration_exact(seconds),
             x="100%",
             y=_p(1 - at),
             dy="4",
@@ -291,6 +291,7 @@ def graph(
             at[key] = (i * (wide + gap), step * (j + 0.5))
     lines: list[Html] = []
     labels: list[Html] = []
+    taken: list[tuple[float, float]] = []
     for source, target, label, tone, extra in edges:
         x1, y1 = at[source][0] + wide, at[source][1]
         x2, y2 = at[target]
@@ -310,23 +311,22 @@ def graph(
                 stroke_width=extra.get("width", "1.5"),
             )
         )
-        # In the middle, where the edges of one source lie apart; failures below the line.
-        x, y = _bezier(curve, 0.55)
-        main, _, failed = label.partition("\n")
+        # Near the target, where edges lie apart; one that would lie on another, further back.
+        main, *more = label.split("\n")
+        places = [_bezier(curve, t) for t in (0.72, 0.62, 0.52, 0.42, 0.32, 0.8)]
+        x, y = next((p for p in places if _is_free(p, taken)), places[0])
+        taken.append((x, y))
         labels.append(
-            h("text", main, x=_n(x), y=_n(y - 5), class_="edge-label", text_anchor="middle")
-        )
-        if failed:
-            labels.append(
-                h(
-                    "text",
-                    failed,
-                    x=_n(x),
-                    y=_n(y + 14),
-                    class_=f"edge-label {tone}",
-                    text_anchor="middle",
-                )
+            h(
+                "text",
+                h("tspan", main),
+                [h("tspan", text, x=_n(x), dy="12", class_=tone) for text in more],
+                x=_n(x),
+                y=_n(y - (7 if more else 0)),
+                class_="edge-label",
+                text_anchor="middle",
             )
+        )
     boxes = [
         h(
             "a",
@@ -354,6 +354,11 @@ def graph(
         class_="graph-frame",
         tabindex="0",
     )
+
+
+def _is_free(place: tuple[float, float], taken: Sequence[tuple[float, float]]) -> bool:
+    """Whether a label of two lines has room at a place."""
+    return all(abs(place[0] - x) > 100 or abs(place[1] - y) > 27 for x, y in taken)
 
 
 def _columns(keys: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[list[str]]:

@@ -63,6 +63,14 @@ def compact(value: float) -> str:
     return number(value)
 
 
+def duration_exact(seconds: float) -> str:
+    """A duration without the zeros at its end: `100 ms`, `2.5 s`."""
+    figure, _, unit = duration(seconds).partition(" ")
+    if "." in figure:
+        figure = figure.rstrip("0").rstrip(".")
+    return f"{figure} {unit}".rstrip()
+
+
 def rate(per_second: float) -> str:
     """A rate with its unit: `12/s`, `4.2/min`."""
     if per_second >= 1:

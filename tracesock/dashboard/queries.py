@@ -773,11 +773,10 @@ class Queries:
     def _covered(self, window: Window) -> float:
         """Seconds of what `_sums` of single peers adds up: whole slots, up to now."""
         width, first, after = self._slots(window, by_peer=True)
-        if window.start is None:
-            row = self._db.execute(
-                "SELECT min(slot) FROM latency WHERE width = ?", (width,)
-            ).fetchone()
-            first = row[0] if row[0] is not None else first
+        row = self._db.execute("SELECT min(slot) FROM latency WHERE width = ?", (width,)).fetchone()
+        # Before the first that is stored nothing was counted.
+        if row[0] is not None and (window.start is None or row[0] > first):
+            first = row[0]
         end = min(self.now, after * width * NS)
         return max(1.0, (end - first * width * NS) / NS)
 
@@ -786,7 +785,13 @@ class Queries:
         sums, source = self._present((op,), filters)
         series = list(sums)
         by_peer = bool(filters.peer)
-        start, step, slots = self._timeline(series, filters.window, columns, by_peer)
+        window = filters.window
+        start, step, slots = self._timeline(series, window, columns, by_peer)
+        empty = next((i for i, slot in enumerate(slots) if slot), 0)
+        if empty > len(slots) // 3:
+            # Most of the time nothing was there yet: the rest, in finer slots.
+            window = Window(start + int(empty * step * NS), window.end)
+            start, step, slots = self._timeline(series, window, columns, by_peer)
         return Heatmap(start, step, slots, self._summary(sums), source)
 
     def failures(self, filters: Filter) -> list[tuple[Op, str, float]]:
@@ -868,7 +873,8 @@ class Queries:
         limit: int = 100,
     ) -> AuditPage:
         """Decisions, newest first, with counts by action and by rule over the same filter."""
-        where: list[str] = ["1"]
+        # Records that are no decision are kept as links of their chain alone.
+        where: list[str] = ["a.action <> ''"]
         values: list[Any] = []
         window = filters.window
         if window.start is not None:
@@ -905,14 +911,15 @@ class Queries:
         rows = self._rows(
             "SELECT a.time_ns, a.service_id, a.action, a.rule, a.event, a.direction, a.peer,"
             " a.outcome, a.duration, a.pid, a.trace_id, a.span_id, a.sequence, a.chain"
-            f" FROM audit a WHERE {' AND '.join(where)} ORDER BY a.id DESC LIMIT ? OFFSET ?",
+            f" FROM audit a WHERE {' AND '.join(where)} ORDER BY a.time_ns DESC, a.id DESC"
+            " LIMIT ? OFFSET ?",
             *values,
             limit + 1,
             offset,
         )
         base = values[: len(values) - bool(action) - bool(rule)]
         # Counted over the newest records only: a rendering must not scan a week of decisions.
-        counted = f"(SELECT * FROM audit a WHERE {shared} ORDER BY a.id DESC LIMIT 50000)"
+        counted = f"(SELECT * FROM audit a WHERE {shared} ORDER BY a.time_ns DESC LIMIT 50000)"
         counts = dict(self._rows(f"SELECT action, count(*) FROM {counted} GROUP BY 1", *base))
         rules = self._rows(
             f"SELECT rule, action, count(*) FROM {counted} WHERE rule <> ''"

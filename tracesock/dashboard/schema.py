@@ -100,6 +100,7 @@ CREATE TABLE audit (
   chain TEXT NOT NULL, hash TEXT NOT NULL, previous TEXT NOT NULL, chain_state TEXT NOT NULL,
   arrived_s INTEGER NOT NULL);
 CREATE INDEX audit_chain ON audit (chain, sequence);
+CREATE INDEX audit_time ON audit (time_ns);
 CREATE TABLE leaks (
   resource_id INTEGER NOT NULL, connection_id TEXT NOT NULL, service_id INTEGER NOT NULL,
   kind TEXT NOT NULL, peer TEXT NOT NULL, state TEXT NOT NULL, pid INTEGER, descriptor INTEGER,

@@ -91,6 +91,9 @@ class RecordIntake:
                     elif event == names.EVENT_LEAK:
                         rejected += not self._leak(row)
                     else:
+                        if row.text(names.AUDIT_CHAIN_ID):
+                            # A link of the chain, such as the record of a close.
+                            self._audit_row(row, "")
                         self._log(row, scope, str(event)[:256])
         return rejected
 
@@ -144,6 +147,10 @@ class RecordIntake:
         action = row.text(names.AUDIT_ACTION).lower().replace("-", "_")
         if action not in ("allow", "deny", "would_deny"):
             return False
+        self._audit_row(row, action)
+        return True
+
+    def _audit_row(self, row: _Record, action: str) -> None:
         address = row.text(names.NETWORK_PEER_ADDRESS)
         port = row.integer(names.NETWORK_PEER_PORT) or 0
         host = row.text(names.SERVER_ADDRESS)
@@ -171,7 +178,6 @@ class RecordIntake:
                 row.arrived_ns // _NS,
             )
         )
-        return True
 
     def _leak(self, row: _Record) -> bool:
         identity = row.text(names.CONNECTION_ID)

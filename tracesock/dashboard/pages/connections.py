@@ -102,7 +102,9 @@ def _render(view: View) -> Page:
     present = sorted({c.state for c in rows})
     if state:
         rows = [c for c in rows if c.state == state]
-    live = sum(c.live for c in rows)
+    listening = sum(c.live and c.state == "listen" for c in rows)
+    live = sum(c.live for c in rows) - listening
+    gone = len(rows) - live - listening
     rows = sort_connections(rows, sort, descending)
     # What is open comes before what has gone.
     rows.sort(key=lambda c: not c.live)
@@ -129,7 +131,8 @@ def _render(view: View) -> Page:
     if not rows and not attempts and not queries.has_anything():
         content: Child = nothing_yet(view, "connections")
     else:
-        note = f"{live} open" + (f", {len(rows) - live} gone" if len(rows) > live else "")
+        counted = ((live, "open"), (listening, "listening"), (gone, "gone"))
+        note = ", ".join(f"{n} {text}" for n, text in counted if n) or "none"
         content = fragment(
             panel(
                 "Connections",

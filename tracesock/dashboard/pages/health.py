@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tracesock.dashboard import format as fmt
@@ -203,7 +204,9 @@ def _leaks(view: View, filters_: Filter) -> Html:
                     cell(
                         columns[0],
                         badge(leak.kind.replace("_", " "), "bad"),
-                        h("small", leak.state, class_="muted under") if leak.state else None,
+                        h("small", leak.state, class_="muted under")
+                        if leak.state not in ("", leak.kind)
+                        else None,
                     ),
                     cell(columns[1], peer_link(view, leak.peer)),
                     cell(columns[2], fmt.number(leak.count)),
@@ -237,8 +240,9 @@ def _leaks(view: View, filters_: Filter) -> Html:
 
 
 def _origin(stack: str) -> str:
-    """The innermost frame of a Python stack."""
+    """The innermost frame of a Python stack that is the program's own."""
     frames = [line.strip() for line in stack.splitlines() if line.strip().startswith("File ")]
+    frames = [f for f in frames if not re.search(r'/tracesock/_\w+\.py"|/socket\.py"', f)] or frames
     last = frames[-1] if frames else stack.strip().splitlines()[-1] if stack.strip() else ""
     return last.removeprefix("File ").replace('"', "")[:120]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cached_property
 from typing import Any
 
 from tracesock.dashboard import format as fmt
@@ -17,7 +18,7 @@ from tracesock.dashboard.queries import MAX_WATERFALL
 from tracesock.dashboard.rows import NS, LogRow, SpanRow, Trace
 
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
-_TICKS = 4
+_TICKS = 5  # at most
 _DEEPEST = 12
 _SECTION = "/traces"
 
@@ -146,24 +147,50 @@ class _Scale:
         share = 100 * (time_ns - self.start) / (self.end - self.start)
         return min(101.0, max(-1.0, share))
 
+    @cached_property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Places, as percentages, and texts of round times since the trace began."""
+        step = _round_up((self.end - self.start) / _TICKS)
+        first = -(-(self.start - self.origin) // step)
+        last = (self.end - self.origin) // step
+        offsets = [n * step for n in range(first, last + 1) if n >= 0]
+        return [
+            (self.at(self.origin + o), fmt.duration_exact(o / NS) if o else "0") for o in offsets
+        ]
+
     def axis(self) -> Html:
-        step = (self.end - self.start) / _TICKS
-        ticks = []
-        for i in range(_TICKS + 1):
-            offset = (self.start + step * i - self.origin) / NS
-            anchor = "start" if i == 0 else "end" if i == _TICKS else "middle"
-            text = "0" if offset == 0 else fmt.duration(offset) if offset > 0 else ""
-            ticks.append(
+        return h(
+            "svg",
+            [
                 h(
                     "text",
                     text,
-                    x=f"{100 * i / _TICKS:.0f}%",
+                    x=f"{at:.2f}%",
                     y="14",
-                    text_anchor=anchor,
+                    text_anchor="start" if at < 4 else "end" if at > 96 else "middle",
                     class_="axis",
                 )
-            )
-        return h("svg", ticks, class_="wf-axis", aria_hidden="true")
+                for at, text in self.ticks
+            ],
+            class_="wf-axis",
+            aria_hidden="true",
+        )
+
+    def guides(self) -> list[Html]:
+        return [
+            h("line", x1=f"{at:.2f}%", x2=f"{at:.2f}%", y1="0", y2="100%", class_="guide")
+            for at, _ in self.ticks
+        ]
+
+
+def _round_up(nanoseconds: float) -> int:
+    """The next of 1, 2 or 5 times a power of ten."""
+    power = 1
+    while True:
+        for factor in (1, 2, 5):
+            if factor * power >= nanoseconds:
+                return factor * power
+        power *= 10
 
 
 def _row(
@@ -246,10 +273,7 @@ def _beside(span: SpanRow) -> str:
 def _track(span: SpanRow, scale: _Scale, logs: list[LogRow]) -> Html:
     left, right = scale.at(span.start), scale.at(span.end)
     kind = "op-" + span.op.name.lower()
-    marks: list[Html] = [
-        h("line", x1=f"{p}%", x2=f"{p}%", y1="0", y2="100%", class_="guide")
-        for p in range(0, 101, 100 // _TICKS)
-    ]
+    marks = scale.guides()
     if right > left or -1 < left < 101:
         marks.append(
             h(
@@ -504,9 +528,15 @@ def _section(title: str, items: list[tuple[str, Any]]) -> Html | None:
 def _facts(items: list[tuple[str, Child]]) -> Html:
     return h(
         "dl",
-        [h("div", h("dt", key), h("dd", value)) for key, value in items],
+        [h("div", h("dt", _breakable(key)), h("dd", value)) for key, value in items],
         class_="facts rows",
     )
+
+
+def _breakable(name: str) -> list[Child]:
+    """A dotted name that may be broken after its dots."""
+    first, *rest = name.split(".")
+    return [first, *(fragment(".", h("wbr"), part) for part in rest)]
 
 
 def _unattached(view: View, logs: list[LogRow]) -> Html | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tracesock.dashboard import format as fmt
 from tracesock.dashboard.charts import moment
+from tracesock.dashboard.classify import split_host_port
 from tracesock.dashboard.markup import Child, Html, fragment, h
 from tracesock.dashboard.pages.shell import (
     Column,
@@ -165,7 +166,8 @@ def _duration_field(label: str, name: str, value: str) -> Html:
 
 def _row(view: View, row: TraceRow, longest: float) -> Html:
     services = [s for s in row.services if s != row.service]
-    shown = row.peers[:3]
+    peers = sorted(row.peers, key=_is_client)
+    shown = peers[:3]
     return h(
         "tr",
         cell(_TIME, moment(row.start, "second"), class_="muted"),
@@ -190,7 +192,9 @@ def _row(view: View, row: TraceRow, longest: float) -> Html:
         cell(
             _PEERS,
             [fragment(h("span", peer_link(view, peer), class_="item"), " ") for peer in shown],
-            h("span", f"+{len(row.peers) - 3}", class_="muted") if len(row.peers) > 3 else None,
+            h("span", f"+{len(peers) - 3}", class_="muted", title=", ".join(peers[3:]))
+            if len(peers) > 3
+            else None,
             None if row.peers else fmt.DASH,
             class_="wrap",
         ),
@@ -217,6 +221,12 @@ def _row(view: View, row: TraceRow, longest: float) -> Html:
         ),
         id=f"t-{row.trace_id}",
     )
+
+
+def _is_client(peer: str) -> bool:
+    """Whether a peer looks like one that called: an address with a port of a passing connection."""
+    host, port = split_host_port(peer)
+    return port >= 32768 and not any(c.isalpha() for c in host.replace("::ffff:", ""))
 
 
 SCREEN = Screen("/traces", "Traces", "traces", _render)
