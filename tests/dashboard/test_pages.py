@@ -19,7 +19,7 @@ SCREENS = ("/", "/traces", "/peers", "/dns", "/audit", "/health")
 
 def text_of(page: str) -> str:
     """What a reader sees: tags away, white space as one blank."""
-    body = page[page.index("<main") : page.index("</main>")]
+    body = page[page.index("<main") : page.index("</main>")].replace("<wbr>", "")
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", body)))
 
 

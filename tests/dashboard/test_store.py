@@ -487,6 +487,27 @@ def test_records_of_a_chain_may_arrive_in_any_order(store: Store) -> None:
         assert Queries(db).chains()[0].intact
 
 
+def test_records_that_are_no_decision_are_links_all_the_same(store: Store) -> None:
+    put(store, Signal.LOGS, log_request("tracesock.audit.decision", [decision(1), decision(3)]))
+    closed = {k: v for k, v in decision(2).items() if k != "tracesock.audit.action"}
+    put(store, Signal.LOGS, log_request("tracesock.close", [closed]))
+    with store.read() as db:
+        queries = Queries(db)
+        assert queries.chains()[0].intact
+        assert queries.chains()[0].records == 3
+        page = queries.audit(Filter())
+    assert [d.sequence for d in page.rows] == [3, 1]
+    assert page.counts == {"allow": 2}
+
+
+def test_decisions_are_in_the_order_of_their_times(store: Store) -> None:
+    now = time.time_ns()
+    records = [decision(i, time=now + at * SECOND) for i, at in ((1, -5), (2, -1), (3, -3))]
+    put(store, Signal.LOGS, log_request("tracesock.audit.decision", records))
+    with store.read() as db:
+        assert [d.sequence for d in Queries(db).audit(Filter()).rows] == [2, 3, 1]
+
+
 def test_what_the_writer_reports_of_its_chain_counts(store: Store) -> None:
     record = decision(1, tracesock__audit__chain__state="write error")
     put(store, Signal.LOGS, log_request("tracesock.audit.decision", [record]))

@@ -217,7 +217,7 @@ def _row_bound(row: int) -> float:
 
 def time_axis(start: int, end: int) -> Html:
     """Begin, middle and end of a span of time, in the viewer's zone."""
-    form = "minute" if end - start > 600_000_000_000 else "second"
+    form = "minute" if end - start > 600_000_000_000 else "clock"
     if end - start > 86_400_000_000_000:
         form = "day"
     return h(
@@ -261,7 +261,7 @@ def bars(rows: Sequence[tuple[str, float, str]], label: str) -> Html:
                     class_="bar-track",
                     aria_hidden="true",
                 ),
-                h("span", fmt.number(value), class_="num"),
+                h("span", fmt.number(round(value)), class_="num"),
             )
             for text, value, kind in rows
         ],
@@ -273,16 +273,16 @@ def bars(rows: Sequence[tuple[str, float, str]], label: str) -> Html:
 def graph(
     nodes: Sequence[tuple[str, str, str, str]],
     edges: Sequence[tuple[str, str, str, str, Mapping[str, str]]],
-) -> Html:
-    """Nodes in columns, left to right along the edges.
+) -> tuple[Html, int]:
+    """Nodes in columns, left to right along the edges; and how many columns there are.
 
     A node is (key, text, kind, address to go to); an edge (from, to, label, tone, attributes),
     its attributes holding `title` and `width`. A label may have a second line.
     """
     columns = _columns([n[0] for n in nodes], [(e[0], e[1]) for e in edges])
-    wide, tall, gap, spacing = 174, 36, 150, 96
+    wide, tall, gap, spacing = 168, 34, 148, 62
     longest = max(len(column) for column in columns)
-    height = max(240, longest * spacing)
+    height = max(220, longest * spacing)
     width = len(columns) * wide + (len(columns) - 1) * gap
     at: dict[str, tuple[float, float]] = {}
     for i, column in enumerate(columns):
@@ -311,10 +311,13 @@ def graph(
                 stroke_width=extra.get("width", "1.5"),
             )
         )
-        # Near the target, where edges lie apart; one that would lie on another, further back.
+        # In the gap before the target, where edges lie apart; below one that is there already.
         main, *more = label.split("\n")
-        places = [_bezier(curve, t) for t in (0.72, 0.62, 0.52, 0.42, 0.32, 0.8)]
-        x, y = next((p for p in places if _is_free(p, taken)), places[0])
+        x, y = _bezier(curve, 0.55)
+        if x2 > at[source][0]:
+            x, y = x2 - gap / 2, _height_at(curve, x2 - gap / 2)
+        while not all(abs(x - a) > gap / 2 or abs(y - b) >= 27 for a, b in taken):
+            y += 9
         taken.append((x, y))
         labels.append(
             h(
@@ -322,7 +325,7 @@ def graph(
                 h("tspan", main),
                 [h("tspan", text, x=_n(x), dy="12", class_=tone) for text in more],
                 x=_n(x),
-                y=_n(y - (7 if more else 0)),
+                y=_n(y - (3 if more else -3)),
                 class_="edge-label",
                 text_anchor="middle",
             )
@@ -332,14 +335,14 @@ def graph(
             "a",
             h("title", f"Show only {text}"),
             h("rect", x=_n(x), y=_n(y - tall / 2), width=wide, height=tall, rx="6"),
-            h("text", _clip(text, 21), x=_n(x + 10), y=_n(y + 4)),
+            h("text", _clip(text, 19), x=_n(x + 10), y=_n(y + 4)),
             href=address,
             class_=f"node {kind}",
         )
         for key, text, kind, address in nodes
         for x, y in (at[key],)
     ]
-    return h(
+    drawn = h(
         "div",
         h(
             "svg",
@@ -347,18 +350,23 @@ def graph(
             labels,
             boxes,
             viewBox=f"-4 -4 {width + 8} {height + 8}",
-            class_="graph",
+            class_="graph" if len(columns) < 4 else "graph wide",
             role="group",
             aria_label="Map of services and the peers they call",
         ),
         class_="graph-frame",
         tabindex="0",
     )
+    return drawn, len(columns)
 
 
-def _is_free(place: tuple[float, float], taken: Sequence[tuple[float, float]]) -> bool:
-    """Whether a label of two lines has room at a place."""
-    return all(abs(place[0] - x) > 100 or abs(place[1] - y) > 27 for x, y in taken)
+def _height_at(curve: Sequence[tuple[float, float]], x: float) -> float:
+    """The height at which a curve that runs to the right passes a place."""
+    low, high = 0.0, 1.0
+    for _ in range(24):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _bezier(curve, middle)[0] < x else (low, middle)
+    return _bezier(curve, low)[1]
 
 
 def _columns(keys: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[list[str]]:

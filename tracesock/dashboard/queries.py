@@ -792,6 +792,9 @@ class Queries:
             # Most of the time nothing was there yet: the rest, in finer slots.
             window = Window(start + int(empty * step * NS), window.end)
             start, step, slots = self._timeline(series, window, columns, by_peer)
+            empty = next((i for i, slot in enumerate(slots) if slot), 0)
+            empty = max(0, min(empty - 1, len(slots) - 8))
+            start, slots = start + int(empty * step * NS), slots[empty:]
         return Heatmap(start, step, slots, self._summary(sums), source)
 
     def failures(self, filters: Filter) -> list[tuple[Op, str, float]]:

@@ -288,11 +288,11 @@ def connections_document(
     return {
         "time": fmt.iso(queries.now),
         "open": tiles.open,
-        "failed_per_minute": tiles.failed_minute,
+        "failed_per_minute": round(tiles.failed_minute),
         "lookup_p95": tiles.lookup.percentile(0.95),
         "connect_p95": tiles.connect.percentile(0.95),
-        "stalls": tiles.stalls,
-        "dropped_telemetry": tiles.dropped,
+        "stalls": round(tiles.stalls),
+        "dropped_telemetry": round(tiles.dropped),
         "connections": [_connection(c) for c in rows[:limit]],
     }
 

@@ -78,7 +78,7 @@ def _render(view: View) -> Page:
             "A program that runs under a policy reports each decision here. A policy in report mode"
             " only records what it would deny.",
             f"OTEL_EXPORTER_OTLP_ENDPOINT={view.info.endpoint} OTEL_LOGS_EXPORTER=otlp \\\n"
-            "tracesock run --policy egress.toml your_program.py",
+            "TRACESOCK_AUDIT_OTEL=1 tracesock run --policy egress.toml your_program.py",
         )
     body = fragment(
         heading(view, "Audit", subtitle="What was allowed, denied, and would have been denied"),

@@ -183,7 +183,7 @@ def _tiles(view: View, filters_: Filter) -> Html:
         tile("Open", fmt.number(t.open), "connections now"),
         tile(
             "Failed a minute",
-            fmt.number(t.failed_minute),
+            fmt.number(round(t.failed_minute)),
             "look-ups and connects",
             t.failed_trend,
             "bars",
@@ -203,7 +203,7 @@ def _tiles(view: View, filters_: Filter) -> Html:
         ),
         tile(
             "Stalls",
-            fmt.number(t.stalls),
+            fmt.number(round(t.stalls)),
             f"p95 {fmt.duration(t.stall_p95)}, last 5 minutes"
             if t.stalls
             else "sends, last 5 minutes",

@@ -50,14 +50,13 @@ def _render(view: View) -> Page:
     if not edges and not heat.summary.count and not failures:
         content: Child = nothing_yet(view, "peers")
     else:
+        drawn, columns = _map(view, edges) if edges else (None, 0)
         content = fragment(
             h(
                 "div",
                 panel(
                     "Map",
-                    _map(view, edges)
-                    if edges
-                    else h("p", "No connects in this time.", class_="muted"),
+                    drawn or h("p", "No connects in this time.", class_="muted"),
                     note=f"the {_DRAWN} busiest of {len(edges)} edges"
                     if len(edges) > _DRAWN
                     else None,
@@ -75,7 +74,7 @@ def _render(view: View) -> Page:
                     panel("Failures", _failures(failures), note="by error.type"),
                     class_="stack",
                 ),
-                class_="peer-grid",
+                class_="peer-grid" if columns < 4 else "peer-grid wide",
             ),
             panel("Edges", _table(view, edges), note=f"{len(edges)}") if edges else None,
         )
@@ -100,7 +99,7 @@ def _plural(op: Op) -> str:
     )
 
 
-def _map(view: View, edges: list[Edge]) -> Html:
+def _map(view: View, edges: list[Edge]) -> tuple[Html, int]:
     params = view.params
     drawn = edges[:_DRAWN]
     services = {e.service for e in edges}
@@ -133,8 +132,9 @@ def _map(view: View, edges: list[Edge]) -> Html:
         )
         width = 1.2 + 3.3 * math.log1p(edge.summary.count) / math.log1p(most)
         lines.append((source, target, label, tone, {"title": title, "width": f"{width:.1f}"}))
-    return fragment(
-        graph(list(nodes.values()), lines),
+    picture, columns = graph(list(nodes.values()), lines)
+    whole = fragment(
+        picture,
         h(
             "p",
             h("span", h("i", class_="swatch node-service"), "service", class_="key"),
@@ -143,6 +143,7 @@ def _map(view: View, edges: list[Edge]) -> Html:
             class_="legend",
         ),
     )
+    return whole, columns
 
 
 def _failures(failures: list[tuple[Op, str, float]]) -> Html:

@@ -494,9 +494,8 @@ def empty(title: str, text: Child, command: str = "", link: tuple[str, str] | No
 def run_command(info: Info) -> str:
     """What sends a program's telemetry to this dashboard."""
     return (
-        f"OTEL_EXPORTER_OTLP_ENDPOINT={info.endpoint} \\\n"
-        "OTEL_TRACES_EXPORTER=otlp OTEL_METRICS_EXPORTER=otlp OTEL_LOGS_EXPORTER=otlp \\\n"
-        "tracesock run your_program.py"
+        f"OTEL_EXPORTER_OTLP_ENDPOINT={info.endpoint} OTEL_LOGS_EXPORTER=otlp \\\n"
+        "OTEL_METRIC_EXPORT_INTERVAL=5000 tracesock run your_program.py"
     )
 
 

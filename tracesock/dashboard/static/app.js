@@ -74,6 +74,7 @@ const clock = { hour: "2-digit", minute: "2-digit", hour12: false };
 const formats = {
   second: { ...clock, second: "2-digit", fractionalSecondDigits: 3 },
   other: { month: "short", day: "numeric", ...clock, second: "2-digit" },
+  clock: { ...clock, second: "2-digit" },
   minute: clock,
   day: { month: "short", day: "numeric", ...clock },
   full: { dateStyle: "medium", timeStyle: "long" },
