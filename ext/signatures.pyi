@@ -10,6 +10,7 @@ from _typeshed import ReadableBuffer, WriteableBuffer
 _AddressLike: TypeAlias = Address | tuple[Any, ...] | str | ReadableBuffer
 _ControlMessage: TypeAlias = tuple[int, int, bytes]
 _ControlItem: TypeAlias = tuple[int, int, ReadableBuffer]
+_Message: TypeAlias = ReadableBuffer | tuple[ReadableBuffer, _AddressLike | None]
 _Host: TypeAlias = str | bytes | bytearray
 
 __version__: Final[str]
@@ -47,6 +48,10 @@ class Socket(_socket.socket):
     def recvfrom_into(
         self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0
     ) -> tuple[int, Any]: ...
+    def send_many(
+        self, messages: Iterable[_Message], address: _AddressLike | None = None, flags: int = 0
+    ) -> int: ...
+    def recv_many(self, count: int, bufsize: int, flags: int = 0) -> list[tuple[bytes, Any]]: ...
     def recvmsg(
         self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[bytes, list[_ControlMessage], int, Any]: ...

@@ -29,7 +29,7 @@ def _option(name: str) -> Any:
 
 
 def create_connection(
-    address: tuple[str | None, int | str | None],
+    address: tuple[str | None, int | str | None] | _native.Address,
     timeout: Any = GLOBAL_DEFAULT_TIMEOUT,
     source_address: Any = None,
     *,
@@ -37,29 +37,42 @@ def create_connection(
 ) -> socket:
     """Connect to `address`, a pair (host, port), and return the socket.
 
-    Tries each address that the host has, in the resolver's order. `timeout` in seconds is for each
+    Tries each address that the host has, in the resolver's order; an `Address`, of any family, is
+    the only one, and nothing is looked up. `timeout` in seconds is for each
     attempt, the default timeout where it is not given; `source_address` is what to bind to first.
     Raises the last attempt's OSError, or with `all_errors` an ExceptionGroup of all of them.
     """
     observer = _namespace.observer
     if observer is None:
         return _connect(address, timeout, source_address, all_errors)
-    with observer.connection_setup(address) as setup:
+    with observer.connection_setup(_host_and_port(address)) as setup:
         sock = _connect(address, timeout, source_address, all_errors)
         setup.won(sock)
         return sock
 
 
+def _host_and_port(address: Any) -> Any:
+    if not isinstance(address, _native.Address):
+        return address
+    form = address.address
+    return form[:2] if isinstance(form, tuple) else (form, None)
+
+
 def _connect(
-    address: tuple[str | None, int | str | None],
+    address: tuple[str | None, int | str | None] | _native.Address,
     timeout: Any,
     source_address: Any,
     all_errors: bool,
 ) -> socket:
-    host, port = address
     public = _namespace.public
+    found: Iterable[Any]
+    if isinstance(address, _native.Address):
+        found = [(address.family, _SOCK_STREAM, address.proto, "", address)]
+    else:
+        host, port = address
+        found = public.getaddrinfo(host, port, 0, _SOCK_STREAM)
     errors: list[OSError] = []
-    for family, kind, proto, _, peer in public.getaddrinfo(host, port, 0, _SOCK_STREAM):
+    for family, kind, proto, _, peer in found:
         sock = None
         try:
             sock = public.socket(family, kind, proto)

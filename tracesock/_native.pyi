@@ -9,6 +9,7 @@ from _typeshed import ReadableBuffer, WriteableBuffer
 _AddressLike: TypeAlias = Address | tuple[Any, ...] | str | ReadableBuffer
 _ControlMessage: TypeAlias = tuple[int, int, bytes]
 _ControlItem: TypeAlias = tuple[int, int, ReadableBuffer]
+_Message: TypeAlias = ReadableBuffer | tuple[ReadableBuffer, _AddressLike | None]
 _Host: TypeAlias = str | bytes | bytearray
 
 def constants(windows_build: int = 4294967295) -> dict[str, dict[str, int | str]]:
@@ -21,19 +22,35 @@ def constants(windows_build: int = 4294967295) -> dict[str, dict[str, int | str]
 
 @final
 class Address:
-    """An encoded address, accepted wherever an address tuple is."""
+    """An address, encoded once: accepted wherever an address tuple of the family is, and not
+    read again by any call. A host name in it is looked up here. Immutable, hashable, and
+    equal to another of the same bytes and protocol. Raises what the socket's own methods
+    raise for a wrong address.
+    """
 
     def __init__(self, family: int, address: object | None, proto: int = 0) -> None: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
     def __bytes__(self) -> bytes: ...
-    def __eq__(self, arg: object, /) -> bool: ...
+    def __eq__(self, other: object | None) -> bool: ...
     def __hash__(self) -> int: ...
     def __repr__(self) -> str: ...
+    @staticmethod
+    def from_bytes(family: int, data: bytes, proto: int = 0) -> Address:
+        """The Address of the kernel's bytes, as bytes(address) gives them. Raises ValueError for
+        bytes that are no address of the family.
+        """
+
     @property
-    def family(self) -> int: ...
+    def family(self) -> int:
+        """The address family, an int."""
+
     @property
-    def proto(self) -> int: ...
+    def proto(self) -> int:
+        """The protocol that selects the form, where a family has several."""
+
     @property
-    def address(self) -> object: ...
+    def address(self) -> object:
+        """What a call that returns addresses would return."""
 
 def encode_address(family: int, protocol: int, address: Any, caller: str = "bind") -> bytes:
     """The kernel's form of an address of one family, as bytes."""
@@ -146,6 +163,20 @@ class Socket(_socket.socket):
         /,
     ) -> int:
         """Send a message gathered from buffers, with ancillary data. See sendmsg(2)."""
+
+    def send_many(
+        self, messages: Iterable[_Message], address: _AddressLike | None = None, flags: int = 0
+    ) -> int:
+        """Send datagrams in as few system calls as it takes: the number that was sent. Each
+        message is a bytes-like object, or a pair of one and its own address. An error is
+        raised only where it stopped the first; after others were sent, the next call meets
+        it. See sendmmsg(2), and docs/reference/batches.md.
+        """
+
+    def recv_many(self, count: int, bufsize: int, flags: int = 0) -> list[tuple[bytes, Any]]:
+        """Wait for a datagram, and take what has come by then, at most count datagrams of at
+        most bufsize bytes. See recvmmsg(2), and docs/reference/batches.md.
+        """
 
     def _sendfile(self, descriptor: int, offset: int, count: int, /) -> int:
         """One sendfile(2), waited for."""

@@ -9,7 +9,7 @@ from sys import audit
 
 from tracesock import _namespace, _native
 from tracesock._enums import family_enum, kind_enum
-from tracesock._native import Socket
+from tracesock._native import Address, Socket
 from tracesock._socketio import SocketIO
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
@@ -24,6 +24,11 @@ _SEND_BLOCK = 8192  # bytes read from a file that sendfile(2) cannot take
 
 
 _initialise = Socket.__init__
+
+
+def _told(address: Any) -> Any:
+    """What audit hooks are told: an Address in the form that every hook knows how to read."""
+    return address.address if address.__class__ is Address else address
 
 
 class _GiveupOnSendfile(Exception):
@@ -110,7 +115,7 @@ class socket(Socket):
             Bind to a local address, in the form of the socket's family. See bind(2).
             """
             prepared = self._prepare("bind", address, names)
-            audit("socket.bind", self, *address)
+            audit("socket.bind", self, _told(*address))
             Socket.bind(self, prepared)
 
         def connect(self, *address, **names):
@@ -120,7 +125,7 @@ class socket(Socket):
             TimeoutError when the socket's timeout passes. See connect(2).
             """
             prepared = self._prepare("connect", address, names)
-            audit("socket.connect", self, *address)
+            audit("socket.connect", self, _told(*address))
             Socket.connect(self, prepared)
 
         def connect_ex(self, *address, **names):
@@ -130,7 +135,7 @@ class socket(Socket):
             errors, of the address or its resolution, are raised.
             """
             prepared = self._prepare("connect_ex", address, names)
-            audit("socket.connect", self, *address)
+            audit("socket.connect", self, _told(*address))
             return Socket.connect_ex(self, prepared)
 
     def accept(self) -> tuple[socket, Any]:

@@ -56,6 +56,24 @@ int wait(Descriptor fd, short events, std::int64_t timeout) noexcept;
 int connect_result(Descriptor fd) noexcept;
 // sendfile(2) from `offset` of `file`: the bytes sent, or -1 and errno.
 std::int64_t send_file(Descriptor fd, int file, std::int64_t offset, std::size_t size) noexcept;
+#if !TRACESOCK_WINDOWS
+// A message of a batch: its header, and the bytes that were moved.
+#if TRACESOCK_HAVE_SENDMMSG
+using Message = ::mmsghdr;
+#else
+struct Message {
+    msghdr msg_hdr;
+    unsigned msg_len;
+};
+#endif
+// sendmmsg(2) and recvmmsg(2), or one call after the other where the platform has none: the number
+// of messages moved, or -1 and errno where not even the first could be. The receive waits for the
+// first only.
+int send_messages(Descriptor fd, Message* messages, unsigned count, int flags) noexcept;
+int receive_messages(Descriptor fd, Message* messages, unsigned count, int flags) noexcept;
+// The same for a descriptor whose messages may end: nothing is taken after an empty one.
+int receive_until_empty(Descriptor fd, Message* messages, unsigned count, int flags) noexcept;
+#endif
 // Nanoseconds of CLOCK_MONOTONIC.
 std::int64_t monotonic() noexcept;
 // ioctl(CTLIOCGINFO) of macOS: the id of a kernel control by its name (at most 96 bytes). ENOTSUP

@@ -113,6 +113,48 @@ std::int64_t send_file(Descriptor fd, int file, std::int64_t offset, std::size_t
 #endif
 }
 
+namespace {
+
+// One recvmsg(2) after the other, the first as `flags` say, the others without waiting.
+int receive_each(Descriptor fd, Message* messages, unsigned count, int flags,
+                 bool until_empty) noexcept {
+    for (unsigned i = 0; i < count; ++i) {
+        const ssize_t size =
+            ::recvmsg(fd, &messages[i].msg_hdr, i == 0 ? flags : flags | MSG_DONTWAIT);
+        if (size < 0) return i > 0 ? static_cast<int>(i) : -1;
+        messages[i].msg_len = static_cast<unsigned>(size);
+        if (size == 0 && until_empty) return static_cast<int>(i) + 1;
+    }
+    return static_cast<int>(count);
+}
+
+}  // namespace
+
+int send_messages(Descriptor fd, Message* messages, unsigned count, int flags) noexcept {
+#if TRACESOCK_HAVE_SENDMMSG
+    return static_cast<int>(::sendmmsg(fd, messages, count, flags));
+#else
+    for (unsigned i = 0; i < count; ++i) {
+        const ssize_t size = ::sendmsg(fd, &messages[i].msg_hdr, flags);
+        if (size < 0) return i > 0 ? static_cast<int>(i) : -1;
+        messages[i].msg_len = static_cast<unsigned>(size);
+    }
+    return static_cast<int>(count);
+#endif
+}
+
+int receive_messages(Descriptor fd, Message* messages, unsigned count, int flags) noexcept {
+#if TRACESOCK_HAVE_SENDMMSG
+    return static_cast<int>(::recvmmsg(fd, messages, count, flags | MSG_WAITFORONE, nullptr));
+#else
+    return receive_each(fd, messages, count, flags, false);
+#endif
+}
+
+int receive_until_empty(Descriptor fd, Message* messages, unsigned count, int flags) noexcept {
+    return receive_each(fd, messages, count, flags, true);
+}
+
 std::int64_t monotonic() noexcept {
     timespec now{};
     ::clock_gettime(CLOCK_MONOTONIC, &now);

@@ -448,7 +448,23 @@ void SendProbe::begin(Socket& socket, const Address* destination) noexcept {
 
 void SendProbe::finish(std::int64_t size) noexcept {
     if (stats_.refused && size <= 0) return;
-    const std::uint64_t duration = Clock::ticks() - stats_.started;
+    tell(size, Clock::ticks() - stats_.started);
+}
+
+void SendProbe::finish(std::span<const Part> parts) noexcept {
+    Recorder& recorder = Recorder::get();
+    const std::uint64_t share = (Clock::ticks() - stats_.started) / parts.size();
+    stats_.stalled /= parts.size();
+    stats_.calls = 1;
+    for (const Part& part : parts) {
+        if (part.destination != nullptr)
+            connection_ = recorder.towards(*socket_, connection_, *part.destination);
+        tell(part.size, share);
+        stats_.started += share;
+    }
+}
+
+void SendProbe::tell(std::int64_t size, std::uint64_t duration) noexcept {
     const int error = errno;
     Recorder& recorder = Recorder::get();
     Shard& shard = recorder.shard();

@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -129,10 +130,22 @@ class SendProbe {
         if (connection_ != nullptr) [[unlikely]]
             finish(size);
     }
+    // The same for the messages of a batch: each is told like a send of its own, with an equal
+    // share of the time.
+    struct Part {
+        std::int64_t size;
+        const Address* destination;  // or null
+    };
+    void end(std::span<const Part> parts) noexcept {
+        if (connection_ != nullptr && !parts.empty()) [[unlikely]]
+            finish(parts);
+    }
 
   private:
     void begin(Socket& socket, const Address* destination) noexcept;
     void finish(std::int64_t size) noexcept;
+    void finish(std::span<const Part> parts) noexcept;
+    void tell(std::int64_t size, std::uint64_t duration) noexcept;
 
     Socket* socket_ = nullptr;
     Connection* connection_ = nullptr;

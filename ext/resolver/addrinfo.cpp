@@ -243,9 +243,12 @@ class NameinfoLookup final : public Lookup {
 };
 
 PyObject* prepare_getnameinfo(PyObject* arguments) {
-    PyObject* sockaddr = nullptr;
+    PyObject* given = nullptr;
     int flags = 0;
-    if (!PyArg_ParseTuple(arguments, "Oi:getnameinfo", &sockaddr, &flags)) return nullptr;
+    if (!PyArg_ParseTuple(arguments, "Oi:getnameinfo", &given, &flags)) return nullptr;
+    Ref form = caller_form(given);
+    if (!form) return nullptr;
+    PyObject* sockaddr = form.get();
     if (!PyTuple_Check(sockaddr)) {
         PyErr_SetString(PyExc_TypeError, "getnameinfo() argument 1 must be a tuple");
         return nullptr;

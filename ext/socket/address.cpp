@@ -37,6 +37,8 @@ struct Prepared {
     // The socket's, which is not the kernel's where a family has another's addresses (AF_RDS).
     int family = 0;
     int protocol = 0;
+    // The caller's form, made once for audit hooks; none in what a single call prepares for itself.
+    nb::object form;
 
     std::string_view bytes() const {
         return {reinterpret_cast<const char*>(address.bytes), address.length};
@@ -44,19 +46,58 @@ struct Prepared {
 };
 
 nb::object decoded(const Prepared& prepared) {
+    if (prepared.form.is_valid()) return prepared.form;
     PythonContext context("Address", prepared.protocol);
     PyObject* object = decode_address(context, prepared.address);
     if (object == nullptr) throw nb::python_error();
     return nb::steal(object);
 }
 
+// Null for any other object; one that was allocated and never made is another as well.
+const Prepared* as_prepared(PyObject* object) {
+    return !PyTuple_Check(object) && nb::isinstance<Prepared>(object) && nb::inst_ready(object)
+               ? nb::inst_ptr<Prepared>(object)
+               : nullptr;
+}
+
+bool wrong_family(const Prepared& prepared, int family, const char* caller, const char* whose) {
+    if (prepared.family == family) return false;
+    PyErr_Format(PyExc_TypeError, "%s(): Address of family %d on a %s of family %d", caller,
+                 prepared.family, whose, family);
+    return true;
+}
+
 Prepared prepare(int family, nb::handle object, int protocol, const char* caller) {
     Prepared result;
     result.family = family;
     result.protocol = protocol;
+    if (const Prepared* prepared = as_prepared(object.ptr())) {
+        if (wrong_family(*prepared, family, caller, "new Address")) throw nb::python_error();
+        result.address = prepared->address;
+        return result;
+    }
     PythonContext context(caller, protocol);
     if (!find_family(family, protocol)->encode(context, object.ptr(), result.address))
         throw nb::python_error();
+    return result;
+}
+
+// The address that the kernel's bytes are: what bytes(Address) gave, of another process too.
+Prepared from_bytes(int family, nb::bytes data, int protocol) {
+    const Family* row = find_family(family, protocol);
+    Prepared result;
+    result.family = family;
+    result.protocol = protocol;
+    if (row->largest == 0) throw nb::value_error("Address.from_bytes(): bad family");
+    if (data.size() < std::max<std::size_t>(row->smallest, offsetof(sockaddr, sa_data)) ||
+        data.size() > std::min<std::size_t>(row->largest, sizeof result.address.bytes))
+        throw nb::value_error("Address.from_bytes(): not the length of an address of this family");
+    std::memcpy(result.address.bytes, data.data(), data.size());
+    result.address.length = static_cast<socklen_t>(data.size());
+    // A family may have another's addresses (AF_RDS).
+    if (find_family(result.address.header.sa_family, protocol)->decode != row->decode)
+        throw nb::value_error("Address.from_bytes(): an address of another family");
+    result.form = decoded(result);
     return result;
 }
 
@@ -236,18 +277,19 @@ Object* PythonContext::path(const char* data, std::size_t size) {
 }
 
 bool encode(Socket& socket, PyObject* object, const char* caller, Address& out) {
-    if (!PyTuple_Check(object) && nb::isinstance<Prepared>(object)) {
-        const auto& prepared = *nb::inst_ptr<Prepared>(object);
-        if (prepared.family != socket.family) {
-            PyErr_Format(PyExc_TypeError, "%s(): Address of family %d on a socket of family %d",
-                         caller, prepared.family, socket.family);
-            return false;
-        }
-        out = prepared.address;
+    if (const Prepared* prepared = as_prepared(object)) {
+        if (wrong_family(*prepared, socket.family, caller, "socket")) return false;
+        out = prepared->address;
         return true;
     }
     PythonContext context(caller, socket.protocol);
     return socket.row->encode(context, object, out);
+}
+
+Ref caller_form(PyObject* object) {
+    if (const Prepared* prepared = as_prepared(object))
+        return Ref(decoded(*prepared).release().ptr());
+    return Ref::borrow(object);
 }
 
 PyObject* decode(const Socket& socket, const Address& address) {
@@ -263,31 +305,55 @@ bool readable(const Socket& socket) {
 
 PyObject* make_address(const Address& address, int family, int protocol) {
     return guarded<PyObject*>(
-        nullptr, [&] { return nb::cast(Prepared{address, family, protocol}).release().ptr(); });
+        nullptr, [&] { return nb::cast(Prepared{address, family, protocol, {}}).release().ptr(); });
 }
 
 void bind_address(nb::module_& module) {
-    nb::class_<Prepared>(module, "Address", nb::is_final(),
-                         "An encoded address, accepted wherever an address tuple is.")
-        .def(
-            "__init__",
-            [](Prepared* self, int family, nb::object address, int protocol) {
-                new (self) Prepared(prepare(family, address, protocol, "Address"));
-            },
-            nb::arg("family"), nb::arg("address").none(), nb::arg("proto") = 0)
-        .def_prop_ro("family", [](const Prepared& self) { return self.family; })
-        .def_prop_ro("proto", [](const Prepared& self) { return self.protocol; })
-        .def_prop_ro("address", &decoded)
+    nb::class_<Prepared>(
+        module, "Address", nb::is_final(),
+        "Address(family, address, proto=0)\n\nAn address, encoded once: accepted wherever an "
+        "address tuple of the family is, and not\nread again by any call. A host name in it is "
+        "looked up here. Immutable, hashable, and\nequal to another of the same bytes and "
+        "protocol. "
+        "Raises what the socket's own methods raise\nfor a wrong address.")
+        // Not __init__, which could be called again.
+        .def(nb::new_([](int family, nb::object address, int protocol) {
+                 Prepared made = prepare(family, address, protocol, "Address");
+                 made.form = decoded(made);
+                 return made;
+             }),
+             nb::arg("family"), nb::arg("address").none(), nb::arg("proto") = 0)
+        .def_static("from_bytes", &from_bytes, nb::arg("family"), nb::arg("data"),
+                    nb::arg("proto") = 0,
+                    "The Address of the kernel's bytes, as bytes(address) gives them. Raises "
+                    "ValueError for bytes\nthat are no address of the family.")
+        .def_prop_ro(
+            "family", [](const Prepared& self) { return self.family; },
+            "The address family, an int.")
+        .def_prop_ro(
+            "proto", [](const Prepared& self) { return self.protocol; },
+            "The protocol that selects the form, where a family has several.")
+        .def_prop_ro("address", &decoded, "What a call that returns addresses would return.")
+        .def("__reduce__",
+             [](const Prepared& self) {
+                 nb::object call = nb::module_::import_("operator").attr("methodcaller");
+                 return nb::make_tuple(
+                     call("from_bytes", self.family,
+                          nb::bytes(self.bytes().data(), self.bytes().size()), self.protocol),
+                     nb::make_tuple(nb::type<Prepared>()));
+             })
         .def("__bytes__",
              [](const Prepared& self) {
                  return nb::bytes(self.bytes().data(), self.bytes().size());
              })
-        .def("__eq__",
-             [](const Prepared& self, nb::handle other) {
-                 return nb::isinstance<Prepared>(other) &&
-                        nb::inst_ptr<Prepared>(other)->bytes() == self.bytes() &&
-                        nb::inst_ptr<Prepared>(other)->protocol == self.protocol;
-             })
+        .def(
+            "__eq__",
+            [](const Prepared& self, nb::handle other) {
+                const Prepared* prepared = as_prepared(other.ptr());
+                return prepared != nullptr && prepared->bytes() == self.bytes() &&
+                       prepared->family == self.family && prepared->protocol == self.protocol;
+            },
+            nb::arg("other").none())
         .def("__hash__",
              [](const Prepared& self) {
                  return static_cast<Py_ssize_t>(std::hash<std::string_view>{}(self.bytes()) >> 1);

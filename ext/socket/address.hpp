@@ -48,6 +48,10 @@ class PythonContext final : public Context {
 // an exception set.
 bool encode(Socket& socket, PyObject* object, const char* caller, Address& out);
 
+// The caller's address object, a prepared Address in the form of a tuple or path: what audit hooks
+// are told, since every hook knows how to read it. None with an exception set.
+Ref caller_form(PyObject* object);
+
 // The Python form of an address that the kernel gave; None for an empty one.
 PyObject* decode(const Socket& socket, const Address& address);
 

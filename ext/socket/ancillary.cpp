@@ -392,7 +392,8 @@ PyObject* socket_sendmsg(PyObject* self, PyObject* arguments) noexcept {
             message.msg_name = &address.header;
             message.msg_namelen = address.length;
         }
-        if (PySys_Audit("socket.sendmsg", "OO", self, destination) < 0) return nullptr;
+        Ref told = caller_form(destination);
+        if (!told || PySys_Audit("socket.sendmsg", "OO", self, told.get()) < 0) return nullptr;
         Buffers buffers;
         if (!gather(data, buffers)) return nullptr;
         message.msg_iov = buffers.vectors();

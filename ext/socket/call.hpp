@@ -23,8 +23,8 @@ inline bool unwatched() noexcept {
 // to wait.
 template <class Op>
 bool transfer(Socket& socket, sys::Direction direction, Deadline& deadline, Length length,
-              bool whole, Op&& op, std::int64_t& result, recorder::CallStats* stats = nullptr,
-              bool tried = false) noexcept {
+              bool whole, Op&& op, std::int64_t& result,
+              recorder::CallStats* stats = nullptr, bool tried = false) noexcept {
     const bool blocking = !deadline.limited();
     const bool waiting = socket.timeout.load(std::memory_order_relaxed) > 0;
     if (may_hold_lock && length == Length::brief && !(whole && blocking) && !tried) {

@@ -26,6 +26,10 @@ PyObject* socket_recvmsg_into(PyObject* self, PyObject* arguments) noexcept;
 PyObject* socket_sendmsg(PyObject* self, PyObject* arguments) noexcept;
 PyObject* socket_sendmsg_afalg(PyObject* self, PyObject* arguments, PyObject* names) noexcept;
 
+// batch.cpp
+PyObject* socket_send_many(PyObject* self, PyObject* arguments, PyObject* names) noexcept;
+PyObject* socket_recv_many(PyObject* self, PyObject* arguments, PyObject* names) noexcept;
+
 // connection.cpp
 PyObject* socket_accept(PyObject* self, PyObject*) noexcept;
 PyObject* socket_accept_as(PyObject* self, PyObject* cls) noexcept;

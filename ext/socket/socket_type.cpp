@@ -451,6 +451,15 @@ PyMethodDef methods[] = {
     {"sendmsg", socket_sendmsg, METH_VARARGS,
      "sendmsg(buffers[, ancdata[, flags[, address]]]) -> count\n\nSend a message gathered from "
      "buffers, with ancillary data. See sendmsg(2)."},
+    {"send_many", keywords(socket_send_many), METH_VARARGS | METH_KEYWORDS,
+     "send_many(messages, address=None, flags=0) -> count\n\nSend datagrams in as few system calls "
+     "as it takes: the number that was sent. Each\nmessage is a bytes-like object, or a pair of "
+     "one and its own address. An error is raised\nonly where it stopped the first; after others "
+     "were sent, the next call meets it.\nSee sendmmsg(2), and docs/reference/batches.md."},
+    {"recv_many", keywords(socket_recv_many), METH_VARARGS | METH_KEYWORDS,
+     "recv_many(count, bufsize, flags=0) -> [(data, address), ...]\n\nWait for a datagram, and "
+     "take what has come by then, at most count datagrams of at most\nbufsize bytes. See "
+     "recvmmsg(2), and docs/reference/batches.md."},
     {"_sendfile", socket_sendfile, METH_VARARGS,
      "_sendfile(descriptor, offset, count) -> count\n\nOne sendfile(2), waited for."},
     {"sendmsg_afalg", keywords(socket_sendmsg_afalg), METH_VARARGS | METH_KEYWORDS,

@@ -166,8 +166,8 @@ bool send_all(Socket& socket, const char* data, Py_ssize_t size, int flags) noex
 // --- receiving --------------------------------------------------------------------------------
 
 // One recv(2), or recvfrom(2) where `from` is given: the count, or -1 with an exception.
-std::int64_t receive(Socket& socket, char* data, Py_ssize_t size, int flags, Address* from,
-                     bool tried = false) noexcept {
+std::int64_t receive(Socket& socket, char* data, Py_ssize_t size, int flags,
+                     Address* from, bool tried = false) noexcept {
     Deadline deadline = deadline_of(socket);
     std::int64_t received = 0;
     const bool whole = (flags & MSG_WAITALL) != 0;
@@ -253,29 +253,6 @@ PyObject* receive_bytes(Socket& socket, Py_ssize_t size, int flags, Address* fro
     return receive_bytes(state_of(self), size, flags, nullptr);
 }
 
-[[gnu::noinline]] PyObject* receive_into_any(PyObject* self, FastArguments arguments,
-                                             Py_ssize_t count, PyObject* names,
-                                             bool tried) noexcept {
-    Buffer buffer;
-    Py_ssize_t size = 0;
-    int flags = 0;
-    if (!parse_receive_into(arguments, count, names, "w*|ni:recv_into", buffer, size, flags))
-        return nullptr;
-    if (size < 0) {
-        PyErr_SetString(PyExc_ValueError, "negative buffersize in recv_into");
-        return nullptr;
-    }
-    if (size == 0) size = buffer.size();
-    if (size == 0) return PyLong_FromLong(0);
-    if (buffer.size() < size) {
-        PyErr_SetString(PyExc_ValueError, "buffer too small for requested bytes");
-        return nullptr;
-    }
-    const std::int64_t received =
-        receive(state_of(self), buffer.data(), size, flags, nullptr, tried);
-    return received < 0 ? nullptr : PyLong_FromSsize_t(static_cast<Py_ssize_t>(received));
-}
-
 }  // namespace
 
 // The usual send and receive, while nobody looks on, are one try and nothing around it: what the
@@ -331,7 +308,8 @@ PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t coun
         Socket& socket = state_of(self);
         Address address;
         if (!encode(socket, destination, "sendto", address)) return nullptr;
-        if (PySys_Audit("socket.sendto", "OO", self, destination) < 0) return nullptr;
+        Ref told = caller_form(destination);
+        if (!told || PySys_Audit("socket.sendto", "OO", self, told.get()) < 0) return nullptr;
         audit::Call call(audit::Event::sendto, socket);
         if (!call.allows(address)) return nullptr;
         recorder::SendProbe probe(socket, &address);
@@ -427,19 +405,23 @@ PyObject* socket_recvfrom(PyObject* self, FastArguments arguments, Py_ssize_t co
 
 PyObject* socket_recv_into(PyObject* self, FastArguments arguments, Py_ssize_t count,
                            PyObject* names) noexcept {
-    if (!may_hold_lock || count != 1 || names != nullptr || !PyByteArray_CheckExact(arguments[0]) ||
-        !unwatched())
-        return receive_into_any(self, arguments, count, names, false);
-    // Not exported: while the lock is held, nobody can resize it.
-    const Py_ssize_t size = PyByteArray_GET_SIZE(arguments[0]);
-    if (size == 0 || size > brief_size)
-        return receive_into_any(self, arguments, count, names, false);
-    const ssize_t received =
-        ::recv(state_of(self).handle.get(), PyByteArray_AS_STRING(arguments[0]),
-               static_cast<std::size_t>(size), MSG_DONTWAIT);
-    if (received >= 0) return PyLong_FromSsize_t(received);
-    if (!would_block(errno) && errno != EINTR) return set_os_error();
-    return receive_into_any(self, arguments, count, names, true);
+    Buffer buffer;
+    Py_ssize_t size = 0;
+    int flags = 0;
+    if (!parse_receive_into(arguments, count, names, "w*|ni:recv_into", buffer, size, flags))
+        return nullptr;
+    if (size < 0) {
+        PyErr_SetString(PyExc_ValueError, "negative buffersize in recv_into");
+        return nullptr;
+    }
+    if (size == 0) size = buffer.size();
+    if (size == 0) return PyLong_FromLong(0);
+    if (buffer.size() < size) {
+        PyErr_SetString(PyExc_ValueError, "buffer too small for requested bytes");
+        return nullptr;
+    }
+    const std::int64_t received = receive(state_of(self), buffer.data(), size, flags, nullptr);
+    return received < 0 ? nullptr : PyLong_FromSsize_t(static_cast<Py_ssize_t>(received));
 }
 
 PyObject* socket_recvfrom_into(PyObject* self, FastArguments arguments, Py_ssize_t count,

@@ -44,7 +44,11 @@ DOCUMENTED: Final = (
     ),
     Documented("socket.bind", ("self", "address"), "`bind`"),
     Documented("socket.connect", ("self", "address"), "`connect`, `connect_ex`"),
-    Documented("socket.sendto", ("self", "address"), "`sendto`"),
+    Documented(
+        "socket.sendto",
+        ("self", "address"),
+        "`sendto`, and `send_many` for each message that names a destination",
+    ),
     Documented(
         "socket.sendmsg", ("self", "address"), "`sendmsg`", "None where no address is given"
     ),
@@ -74,7 +78,11 @@ RECORDED: Final = (
         "how a connect that did not wait has ended: the program read `SO_ERROR`, or moved bytes",
         "direction, outcome, error, duration, peer, local, host, transport",
     ),
-    Recorded("tracesock.sendto", "`sendto` has ended, or was denied", _CALL),
+    Recorded(
+        "tracesock.sendto",
+        "`sendto`, or a message of `send_many`, has ended, or was denied",
+        _CALL,
+    ),
     Recorded(
         "tracesock.sendmsg",
         "`sendmsg` has ended, or was denied; without an address only where `send` is recorded",
