@@ -105,6 +105,9 @@ class Socket(_socket.socket):
     def _prepare(self, caller: str, arguments: tuple[Any, ...], /) -> Address:
         """The encoded address of a call with one argument."""
 
+    def _announce(self, address: Any, /) -> None:
+        """Tell the audit hooks of a connect to the address that the caller wrote."""
+
     def bind(self, address: _AddressLike, /) -> None:
         """Bind to a local address. See bind(2)."""
 
@@ -622,6 +625,8 @@ class audit:
     def check_prefix(arg: str, /) -> None: ...
     @staticmethod
     def set_policy(policy: audit.Policy | None) -> None: ...
+    @staticmethod
+    def guard(process: bool) -> None: ...
     @staticmethod
     def decisions() -> list[tuple[str, str, int]]: ...
     @staticmethod

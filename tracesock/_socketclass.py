@@ -24,6 +24,7 @@ _SEND_BLOCK = 8192  # bytes read from a file that sendfile(2) cannot take
 
 
 _initialise = Socket.__init__
+_announce = Socket._announce
 
 
 def _told(address: Any) -> Any:
@@ -125,7 +126,7 @@ class socket(Socket):
             TimeoutError when the socket's timeout passes. See connect(2).
             """
             prepared = self._prepare("connect", address, names)
-            audit("socket.connect", self, _told(*address))
+            _announce(self, _told(*address))
             Socket.connect(self, prepared)
 
         def connect_ex(self, *address, **names):
@@ -135,7 +136,7 @@ class socket(Socket):
             errors, of the address or its resolution, are raised.
             """
             prepared = self._prepare("connect_ex", address, names)
-            audit("socket.connect", self, _told(*address))
+            _announce(self, _told(*address))
             return Socket.connect_ex(self, prepared)
 
     def accept(self) -> tuple[socket, Any]:

@@ -64,6 +64,13 @@ class Call {
             finish(error);
     }
 
+    // No record is left: what comes of the call is not known here.
+    void withdraw() noexcept {
+        if (ring_ == nullptr) return;
+        ring_->unreserve();
+        ring_ = nullptr;
+    }
+
   private:
     bool judge(const Address& peer) noexcept;
     bool judge_connected() noexcept;

@@ -8,6 +8,8 @@
 #include <mutex>
 #include <string_view>
 
+#include "audit/guard.hpp"
+
 namespace nb = nanobind;
 
 namespace tracesock::audit {
@@ -62,50 +64,6 @@ std::size_t index_of(const char* event) noexcept {
 
 // --- peers
 // ----------------------------------------------------------------------------------------
-
-// The text of a host argument: str or bytes, alone or first in a tuple. No exception is left.
-std::string_view host_text(PyObject* argument) noexcept {
-    if (PyTuple_Check(argument)) {
-        if (PyTuple_GET_SIZE(argument) == 0) return {};
-        argument = PyTuple_GET_ITEM(argument, 0);
-    }
-    if (PyUnicode_Check(argument)) {
-        Py_ssize_t size = 0;
-        const char* text = PyUnicode_AsUTF8AndSize(argument, &size);
-        if (text != nullptr) return {text, static_cast<std::size_t>(size)};
-        PyErr_Clear();
-        return {};
-    }
-    if (PyBytes_Check(argument))
-        return {PyBytes_AS_STRING(argument), static_cast<std::size_t>(PyBytes_GET_SIZE(argument))};
-    return {};
-}
-
-// The address that a text denotes without a look-up, as read_peer() has it.
-bool numeric(std::string_view text, Ip& ip) noexcept {
-    char buffer[INET6_ADDRSTRLEN + 64];
-    if (text.size() >= sizeof buffer) return false;
-    // A zone does not change the address.
-    const std::string_view bare = text.substr(0, text.find('%'));
-    std::memcpy(buffer, bare.data(), bare.size());
-    buffer[bare.size()] = '\0';
-    sockaddr_in inet{};
-    sockaddr_in6 inet6{};
-    inet.sin_family = AF_INET;
-    inet6.sin6_family = AF_INET6;
-#if TRACESOCK_WINDOWS
-    const bool is_inet = ::inet_pton(AF_INET, buffer, &inet.sin_addr) > 0;
-#else
-    const bool is_inet = ::inet_aton(buffer, &inet.sin_addr) != 0;
-#endif
-    if (is_inet)
-        ip = read_peer(reinterpret_cast<const sockaddr&>(inet), sizeof inet).ip;
-    else if (::inet_pton(AF_INET6, buffer, &inet6.sin6_addr) > 0)
-        ip = read_peer(reinterpret_cast<const sockaddr&>(inet6), sizeof inet6).ip;
-    else
-        return false;
-    return true;
-}
 
 bool host_matches(const std::vector<std::string>& patterns, std::string_view name) noexcept {
     return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
@@ -164,33 +122,21 @@ int deliver(const char* event, std::size_t index, PyObject* arguments) noexcept 
     });
 }
 
+bool wanted(std::size_t index) noexcept {
+    if (delivering) return false;
+    const Published<Subscribers>::Reading all(subscribers);
+    return all.get() != nullptr && (all->events & (1u << index)) != 0;
+}
+
 int hook(const char* event, PyObject* arguments, void*) noexcept {
     if (std::strncmp(event, prefix, prefix_size) != 0) {
         if (event[0] == 't' && std::strcmp(event, probe) == 0) probed = true;
         return 0;
     }
-    if (delivering) return 0;
     const std::size_t index = index_of(event);
-    {
-        const Published<Subscribers>::Reading all(subscribers);
-        if (all.get() == nullptr || (all->events & (1u << index)) == 0) return 0;
-    }
-    return deliver(event, index, arguments);
-}
-
-void install() {
-    if (installed) return;
-    if (PySys_AddAuditHook(hook, nullptr) < 0) throw nb::python_error();
-    // An earlier hook can keep a new one out, and the call above then says nothing of it.
-    probed = false;
-    if (PySys_Audit(probe, nullptr) < 0) throw nb::python_error();
-    if (!probed) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "an earlier audit hook refuses further hooks: the events of this process "
-                        "cannot be subscribed to");
-        throw nb::python_error();
-    }
-    installed = true;
+    const bool guarded = to_be_guarded(index, arguments);
+    if (wanted(index) && deliver(event, index, arguments) < 0) return -1;
+    return !guarded || guard_allows(index, arguments) ? 0 : -1;
 }
 
 void publish(std::vector<std::shared_ptr<const Subscription>> list) {
@@ -207,8 +153,65 @@ std::vector<std::shared_ptr<const Subscription>> current_list() {
 
 }  // namespace
 
+void install_hook() {
+    if (installed) return;
+    if (PySys_AddAuditHook(hook, nullptr) < 0) throw nb::python_error();
+    // An earlier hook can keep a new one out, and the call above then says nothing of it.
+    probed = false;
+    if (PySys_Audit(probe, nullptr) < 0) throw nb::python_error();
+    if (!probed) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "an earlier audit hook refuses further hooks: the events of this process "
+                        "cannot be subscribed to");
+        throw nb::python_error();
+    }
+    installed = true;
+}
+
+std::string_view host_text(PyObject* argument) noexcept {
+    if (PyTuple_Check(argument)) {
+        if (PyTuple_GET_SIZE(argument) == 0) return {};
+        argument = PyTuple_GET_ITEM(argument, 0);
+    }
+    if (PyUnicode_Check(argument)) {
+        Py_ssize_t size = 0;
+        const char* text = PyUnicode_AsUTF8AndSize(argument, &size);
+        if (text != nullptr) return {text, static_cast<std::size_t>(size)};
+        PyErr_Clear();
+        return {};
+    }
+    if (PyBytes_Check(argument))
+        return {PyBytes_AS_STRING(argument), static_cast<std::size_t>(PyBytes_GET_SIZE(argument))};
+    return {};
+}
+
+bool numeric(std::string_view text, Ip& ip) noexcept {
+    char buffer[INET6_ADDRSTRLEN + 64];
+    if (text.size() >= sizeof buffer) return false;
+    // A zone does not change the address.
+    const std::string_view bare = text.substr(0, text.find('%'));
+    std::memcpy(buffer, bare.data(), bare.size());
+    buffer[bare.size()] = '\0';
+    sockaddr_in inet{};
+    sockaddr_in6 inet6{};
+    inet.sin_family = AF_INET;
+    inet6.sin6_family = AF_INET6;
+#if TRACESOCK_WINDOWS
+    const bool is_inet = ::inet_pton(AF_INET, buffer, &inet.sin_addr) > 0;
+#else
+    const bool is_inet = ::inet_aton(buffer, &inet.sin_addr) != 0;
+#endif
+    if (is_inet)
+        ip = read_peer(reinterpret_cast<const sockaddr&>(inet), sizeof inet).ip;
+    else if (::inet_pton(AF_INET6, buffer, &inet6.sin6_addr) > 0)
+        ip = read_peer(reinterpret_cast<const sockaddr&>(inet6), sizeof inet6).ip;
+    else
+        return false;
+    return true;
+}
+
 std::uint64_t subscribe(PyObject* callback, unsigned events, PeerFilter peers) {
-    install();
+    install_hook();
     auto made = std::make_shared<Subscription>();
     made->callback = Ref::borrow(callback);
     made->events = events;

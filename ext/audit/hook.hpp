@@ -4,6 +4,7 @@
 #include "audit/audit.hpp"
 
 #include <optional>
+#include <string_view>
 #include <vector>
 
 namespace tracesock::audit {
@@ -32,5 +33,14 @@ struct PeerFilter {
 std::uint64_t subscribe(PyObject* callback, unsigned events, PeerFilter peers);
 void unsubscribe(std::uint64_t number);
 std::size_t subscriptions() noexcept;
+
+// The hook that hears the process's events, where it is not there yet. Throws nb::python_error, and
+// where an earlier hook keeps this one out, RuntimeError.
+void install_hook();
+
+// The text of a host argument: str or bytes, alone or first in a tuple. No exception is left.
+std::string_view host_text(PyObject* argument) noexcept;
+// The address that a text denotes without a look-up, as read_peer() has it.
+bool numeric(std::string_view text, Ip& ip) noexcept;
 
 }  // namespace tracesock::audit

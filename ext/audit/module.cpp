@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "audit/audit.hpp"
+#include "audit/guard.hpp"
 #include "audit/hook.hpp"
 #include "families/family.hpp"
 #include "socket/address.hpp"
@@ -256,6 +257,10 @@ void bind_audit(nb::module_& parent) {
             set_policy(policy.is_none() ? nullptr : nb::cast<Held&>(policy).policy);
         },
         nb::arg("policy").none());
+    module.def(
+        "guard", [](bool process) { guard(process ? Guard::process : Guard::tracesock); },
+        nb::arg("process"),
+        "Judge calls that go past tracesock's methods too: of tracesock's sockets, or of all.");
     module.def("decisions", [] {
         nb::list all;
         for (const auto& [key, count] : decisions())

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "audit/audit.hpp"
+#include "audit/guard.hpp"
 #include "socket/address.hpp"
 #include "socket/call.hpp"
 #include "socket/methods.hpp"
@@ -393,7 +394,7 @@ PyObject* socket_sendmsg(PyObject* self, PyObject* arguments) noexcept {
             message.msg_namelen = address.length;
         }
         Ref told = caller_form(destination);
-        if (!told || PySys_Audit("socket.sendmsg", "OO", self, told.get()) < 0) return nullptr;
+        if (!told || !audit::announce("socket.sendmsg", self, told.get())) return nullptr;
         Buffers buffers;
         if (!gather(data, buffers)) return nullptr;
         message.msg_iov = buffers.vectors();

@@ -1,5 +1,6 @@
 // Calls that make and end connections: bind, connect, listen, accept, shutdown, and the names.
 #include "audit/audit.hpp"
+#include "audit/guard.hpp"
 #include "socket/address.hpp"
 #include "socket/call.hpp"
 #include "socket/methods.hpp"
@@ -175,6 +176,11 @@ PyObject* socket_connect_ex(PyObject* self, PyObject* object) noexcept {
         const int error = connect_to(socket, address, false);
         return error < 0 ? nullptr : PyLong_FromLong(error);
     });
+}
+
+PyObject* socket_announce(PyObject* self, PyObject* address) noexcept {
+    if (!audit::announce("socket.connect", self, address)) return nullptr;
+    Py_RETURN_NONE;
 }
 
 PyObject* socket_listen(PyObject* self, PyObject* arguments) noexcept {

@@ -136,7 +136,12 @@ bool initialise_plain(PyObject* self, Socket& socket, int family, int type, int 
     return done;
 }
 
-bool read_int(PyObject* self, PyTypeObject* base, const char* name, bool call, int& value) {
+}  // namespace
+
+bool read_base(PyObject* self, const char* name, bool call, int& value) noexcept {
+    Interpreter* own = interpreter();
+    if (own == nullptr) return false;
+    PyTypeObject* base = base_of(*own);
     Ref attribute(PyObject_GetAttrString(reinterpret_cast<PyObject*>(base), name));
     if (!attribute) return false;
     Ref number;
@@ -151,6 +156,8 @@ bool read_int(PyObject* self, PyTypeObject* base, const char* name, bool call, i
     return value != -1 || !PyErr_Occurred();
 }
 
+namespace {
+
 // An instance of a subclass: the base makes the descriptor, with the caller's raw arguments, so
 // that its audit event and its errors are the interpreter's, and this state follows it.
 bool initialise_filled(PyObject* self, Socket& socket, PyObject* arguments, PyObject* names,
@@ -158,10 +165,10 @@ bool initialise_filled(PyObject* self, Socket& socket, PyObject* arguments, PyOb
     PyTypeObject* base = base_of(own);
     if (base->tp_init(self, arguments, names) < 0) return false;
     int fd = sys::invalid;
-    if (!read_int(self, base, "fileno", true, fd) ||
-        !read_int(self, base, "family", false, socket.family) ||
-        !read_int(self, base, "type", false, socket.type) ||
-        !read_int(self, base, "proto", false, socket.protocol))
+    if (!read_base(self, "fileno", true, fd) ||
+        !read_base(self, "family", false, socket.family) ||
+        !read_base(self, "type", false, socket.type) ||
+        !read_base(self, "proto", false, socket.protocol))
         return false;
     if (!socket.handle.assign(fd)) {
         PyErr_SetString(PyExc_OSError, "socket is in use by another thread");
@@ -418,6 +425,8 @@ PyMethodDef methods[] = {
      "_accept_as(cls) -> (socket, address)\n\nWait for a connection: an object of that class."},
     {"_prepare", socket_prepare, METH_VARARGS,
      "_prepare(caller, arguments) -> Address\n\nThe encoded address of a call with one argument."},
+    {"_announce", socket_announce, METH_O,
+     "_announce(address)\n\nTell the audit hooks of a connect to the address that the caller wrote."},
     {"bind", socket_bind, METH_O, "bind(address)\n\nBind to a local address. See bind(2)."},
     {"connect", socket_connect, METH_O,
      "connect(address)\n\nConnect to a remote address. See connect(2)."},

@@ -59,6 +59,10 @@ inline Socket& state_of(PyObject* self) noexcept {
     return *reinterpret_cast<Socket*>(reinterpret_cast<char*>(self) + state_offset);
 }
 
+// What the base type itself says of a socket, by an attribute or a method without arguments; false
+// with an exception.
+bool read_base(PyObject* self, const char* name, bool call, int& value) noexcept;
+
 // The interpreter as the wait-and-retry loop sees it.
 class Runtime {
   public:

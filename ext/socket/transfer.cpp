@@ -3,6 +3,7 @@
 #include <climits>
 
 #include "audit/audit.hpp"
+#include "audit/guard.hpp"
 #include "socket/address.hpp"
 #include "socket/call.hpp"
 #include "socket/methods.hpp"
@@ -309,7 +310,7 @@ PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t coun
         Address address;
         if (!encode(socket, destination, "sendto", address)) return nullptr;
         Ref told = caller_form(destination);
-        if (!told || PySys_Audit("socket.sendto", "OO", self, told.get()) < 0) return nullptr;
+        if (!told || !audit::announce("socket.sendto", self, told.get())) return nullptr;
         audit::Call call(audit::Event::sendto, socket);
         if (!call.allows(address)) return nullptr;
         recorder::SendProbe probe(socket, &address);

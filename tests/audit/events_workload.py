@@ -27,6 +27,7 @@ else:
 stream: list[Any] = []
 ports: dict[int, str] = {}
 refuse = ""
+refuse_after = 0
 
 
 class Refused(Exception):
@@ -51,6 +52,11 @@ def hook(event: str, args: tuple[Any, ...]) -> None:
     # The host name of the machine is not to change, whatever happens.
     if event == "socket.sethostname" or event == refuse:
         raise Refused(event)
+    global refuse_after
+    if refuse_after:
+        refuse_after -= 1
+        if not refuse_after:
+            raise Refused(event)
 
 
 def attempt(function: Any, *args: Any, **keywords: Any) -> Any:
@@ -321,9 +327,336 @@ def refusals() -> None:
         sock.close()
 
 
+def accepted() -> None:
+    """What comes of accept, dup, fromfd and the helpers, for subclasses too."""
+
+    class Sub(socket.socket):
+        made: list[Any] = []  # noqa: RUF012
+
+        def __init__(self, *args: Any, **keywords: Any) -> None:
+            super().__init__(*args, **keywords)
+            self.made.append(self.fileno() >= 0)
+
+        def connect(self, address: Any) -> None:
+            super().connect(address)
+
+    listener = Sub(socket.AF_INET, socket.SOCK_STREAM)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    to = listener.getsockname()
+    client = Sub()
+    client.connect(to)
+    server, _ = listener.accept()
+    fd, _ = socket.socket._accept(listener) if connected_again(to) else (-1, None)
+    os.close(fd)
+    copies = [client.dup(), listener.dup(), server.dup()]
+    copies.append(socket.fromfd(client.fileno(), client.family, client.type, client.proto))
+    copies.append(socket.socket(fileno=os.dup(server.fileno())))
+    copies.append(Sub(fileno=os.dup(server.fileno())))
+    copies.append(Sub(-1, -1, -1, os.dup(server.fileno())))
+    for copy in copies:
+        copy.send(b"x") if copy.getsockname() != to else None
+        copy.close()
+    with client.makefile("wb") as file:
+        file.write(b"y")
+    client.set_inheritable(True)
+    client.__init__(socket.AF_INET, socket.SOCK_DGRAM)  # type: ignore[misc]
+    client.sendto(b"x", to)
+    attempt(client.__init__, socket.AF_INET, 77)  # type: ignore[misc]
+    for sock in (client, server, listener):
+        sock.close()
+    # Unix streams, with descriptors sent along.
+    path = os.path.join(directory, "stream")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        with socket.socket(socket.AF_UNIX) as one:
+            one.settimeout(5)
+            one.connect(path)
+            other, _ = listening.accept()
+            attempt(socket.send_fds, one, [b"x"], [one.fileno()])
+            _, fds, _, _ = socket.recv_fds(other, 10, 1)
+            for fd in fds:
+                socket.socket(fileno=fd).close()
+            other.close()
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pair[0].sendmsg([b"a"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, b"")])
+    attempt(pair[0].sendmsg, [b"a"], [("x", 1, b"")])
+    for sock in pair:
+        sock.close()
+
+
+def connected_again(to: Any) -> bool:
+    with socket.socket() as sock:
+        sock.connect(to)
+    return True
+
+
+def helpers() -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as listener:
+        to = listener.getsockname()
+        for keywords in ({}, {"timeout": 5.0}, {"source_address": ("127.0.0.1", 0)}):
+            socket.create_connection(to, **keywords).close()  # type: ignore[arg-type]
+        attempt(socket.create_connection, to, 5, ("192.0.2.1", 0))
+        attempt(socket.create_connection, to, 5, "wrong")
+        attempt(socket.create_connection, to, -1)
+        attempt(socket.create_connection, to, "soon")
+        attempt(socket.create_server, to)
+    attempt(socket.create_connection, to, all_errors=True)
+    attempt(socket.create_connection, ("localhost", to[1]), all_errors=True)
+    attempt(socket.create_connection, ("nosuch.invalid", 80))
+    attempt(socket.create_connection, "host")
+    attempt(socket.create_server, ("nosuch.invalid", 0))
+    attempt(socket.create_server, ("127.0.0.1", 0), family=77)
+    attempt(socket.has_dualstack_ipv6)
+    if socket.has_ipv6:
+        for dual in (False, True):
+            made = attempt(
+                socket.create_server, ("", 0), family=socket.AF_INET6, dualstack_ipv6=dual
+            )
+            if made is not None:
+                made.close()
+    for name in ("", "0.0.0.0", "127.0.0.1", "localhost", "nosuch.invalid", "::1"):
+        attempt(socket.getfqdn, name)
+    for default in (None, 5.0, 0.0):
+        socket.setdefaulttimeout(default)
+        with socket.socket() as sock:
+            attempt(sock.connect, to)
+    socket.setdefaulttimeout(None)
+
+
+def families() -> None:
+    """Addresses of other families: parsed, told, and mostly refused by the system."""
+    get = vars(socket).get
+    for family, kind, protocol, addresses in (
+        ("AF_NETLINK", socket.SOCK_RAW, 0, ((0, 0), (0, 1), (1,), ("a", 0), (0, 1 << 40))),
+        ("AF_PACKET", socket.SOCK_RAW, 0, (("lo", 0), ("nosuch", 0), ("lo",), ("lo", 0, 0, 0))),
+        ("AF_ALG", socket.SOCK_SEQPACKET, 0, (("hash", "sha256"), ("hash",), ("x" * 99, "y"))),
+        ("AF_VSOCK", socket.SOCK_STREAM, 0, ((1, 9), (1,), (1, "x"), (1 << 40, 1))),
+        ("AF_TIPC", socket.SOCK_STREAM, 0, ((1, 2, 3, 4), (9, 2, 3, 4), (1,))),
+        ("AF_CAN", socket.SOCK_RAW, 1, (("nosuch",), ("",), (5,))),
+        ("AF_QIPCRTR", socket.SOCK_DGRAM, 0, ((1, 2), (1,))),
+        ("AF_BLUETOOTH", socket.SOCK_STREAM, 3, (("00:00:00:00:00:00", 1), ("x", 1))),
+        ("AF_INET", socket.SOCK_RAW, 255, (("127.0.0.1", 0), ("127.0.0.1",))),
+        ("AF_UNIX", socket.SOCK_STREAM, 0, ("", b"", b"\0", "a\0b", "\udcff", "x" * 107, 5)),
+    ):
+        if get(family) is None:
+            continue
+        sock = attempt(socket.socket, get(family), kind, protocol)
+        if sock is None:
+            continue
+        sock.setblocking(False)
+        for address in addresses:
+            attempt(sock.bind, address)
+            attempt(sock.connect, address)
+            attempt(sock.connect_ex, address)
+            attempt(sock.sendto, b"x", address)
+            attempt(sock.sendmsg, [b"x"], [], 0, address)
+        sock.close()
+
+
+def awkward() -> None:
+    """Arguments that do things while they are read."""
+
+    class Number:
+        def __index__(self) -> int:
+            return 9
+
+    class Text(str):
+        pass
+
+    class Pair(tuple):
+        pass
+
+    class Raising:
+        def __index__(self) -> int:
+            raise KeyError("index")
+
+    class Data(bytearray):
+        pass
+
+    one = socket.socket(type=socket.SOCK_DGRAM)
+    for address in (
+        ("127.0.0.1", Number()), (Text("127.0.0.1"), 9), Pair(("127.0.0.1", 9)),
+        ("127.0.0.1", Raising()), ("127.0.0.1", True), ("127.0.0.1", 9.0), ("127.0.0.1", None),
+        (memoryview(b"127.0.0.1"), 9), ("\udcff", 9), ("127.0.0.1\n", 9), (".", 9), ("a..b", 9),
+        ("*", 9), ("255.255.255.255", 9), ("1.2.3.4.5", 9), ("0x7f000001", 9), ("0177.1", 9),
+        ("127.0.0.1", -(1 << 70)), ("127.0.0.1", 1 << 70), {}, {"127.0.0.1": 9}, 9, b"127.0.0.1",
+    ):  # fmt: skip
+        attempt(one.sendto, b"x", address)
+        attempt(one.sendto, b"x", 0, address)
+        attempt(one.sendmsg, [b"x"], [], 0, address)
+        attempt(one.connect, address)
+        attempt(one.connect_ex, address)
+        attempt(one.bind, address)
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as six:
+            attempt(six.sendto, b"x", address)
+    for data in (Data(b"x"), memoryview(b"xy")[::2], b"", [b"x"], 5, None, memoryview(b"")):
+        attempt(one.sendto, data, ("127.0.0.1", 9))
+    for parts in ([], (), [b"x"] * 2000, [Data(b"x")], iter([b"x"]), (b for b in (b"x",)), b"x"):
+        attempt(one.sendmsg, parts, [], 0, ("127.0.0.1", 9))
+    for flags in (Number(), Raising(), "x", 1 << 70, -1):
+        attempt(one.sendto, b"x", flags, ("127.0.0.1", 9))
+        attempt(one.sendmsg, [b"x"], [], flags, ("127.0.0.1", 9))
+    attempt(one.connect, address=("127.0.0.1", 9))
+    attempt(one.bind, address=("127.0.0.1", 9))
+    attempt(one.sendto, b"x", address=("127.0.0.1", 9))
+    one.detach()
+    attempt(one.connect, ("127.0.0.1", 9))
+    attempt(one.sendto, b"x", ("127.0.0.1", 9))
+    attempt(one.sendmsg, [b"x"])
+    for args in ((None,), (2, None), (2, 1, None), (2, 1, 0, "x"), (Number(), Number())):
+        sock = attempt(socket.socket, *args)
+        if sock is not None:
+            sock.close()
+    bare = socket.socket.__new__(socket.socket)
+    attempt(bare.connect, ("127.0.0.1", 9))
+    attempt(bare.sendto, b"x", ("127.0.0.1", 9))
+    attempt(bare.__init__)  # type: ignore[misc]
+    attempt(bare.close)
+
+
+def tls() -> None:
+    import ssl
+
+    anonymous = "AECDH-AES128-SHA:@SECLEVEL=0"
+    contexts = []
+    for protocol in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
+        context = ssl.SSLContext(protocol)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(anonymous)
+        contexts.append(context)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        to = listener.getsockname()
+        client = contexts[1].wrap_socket(socket.socket(), do_handshake_on_connect=False)
+        attempt(client.connect, to)
+        attempt(client.connect, to)
+        accepted, _ = listener.accept()
+        server = contexts[0].wrap_socket(
+            accepted, server_side=True, do_handshake_on_connect=False
+        )
+        for sock in (client, server):
+            sock.setblocking(False)
+        waiting = [client, server]
+        for turn in range(1000):
+            if not waiting:
+                break
+            one = waiting[turn % len(waiting)]
+            try:
+                one.do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                continue
+            waiting.remove(one)
+        stream.append(["handshake", not waiting])
+        attempt(client.send, b"x")
+        attempt(client.sendto, b"x", to)
+        attempt(client.sendmsg, [b"x"])
+        attempt(client.dup)
+        for sock in (client, server):
+            sock.close()
+        with contexts[1].wrap_socket(socket.socket()) as client:
+            attempt(client.connect, ("127.0.0.1", 1))
+            attempt(client.connect_ex, ("127.0.0.1", 1))
+            attempt(client.bind, ("127.0.0.1", "x"))
+        # A listening TLS socket: accept() makes the one and then wraps it.
+        secure = contexts[0].wrap_socket(listener, server_side=True, do_handshake_on_connect=False)
+        plain = socket.create_connection(to)
+        made, _ = secure.accept()
+        made.close()
+        plain.close()
+        secure.close()
+
+
+def loops() -> None:
+    """asyncio, selectors and servers of the standard library."""
+    import asyncio
+    import http.client
+    import socketserver
+    import threading
+
+    async def serve() -> None:
+        async def answer(reader: Any, writer: Any) -> None:
+            writer.write(await reader.read(1))
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        to = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*to)
+        writer.write(b"x")
+        assert await reader.read(1) == b"x"
+        writer.close()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+        )
+        transport.sendto(b"x", to)
+        transport.close()
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, to)
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            await loop.sock_sendto(sock, b"x", to)
+        try:
+            await asyncio.open_connection("127.0.0.1", 1)
+        except OSError as error:
+            stream.append(["raised", type(error).__name__, error.errno])
+        server.close()
+
+    asyncio.run(serve())
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1000)
+            self.request.sendall(b"HTTP/1.0 204 No Content\r\n\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        asking = http.client.HTTPConnection(*server.server_address, timeout=60)
+        # One after the other, so that the order is not chance: the queue holds the connection.
+        asking.connect()
+        asking.request("GET", "/")
+        thread.start()
+        thread.join()
+        stream.append(["status", asking.getresponse().status])
+        asking.close()
+    with socketserver.UDPServer(("127.0.0.1", 0), Handler, bind_and_activate=False) as other:
+        attempt(other.server_bind)
+
+
+def countdown() -> None:
+    """A hook that refuses the nth event of a call with several."""
+    global refuse_after
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        to = listener.getsockname()
+        before = len(os.listdir("/proc/self/fd"))
+        for function in (
+            lambda: socket.create_connection(to, 5, ("127.0.0.1", 0)),
+            lambda: socket.create_connection(("localhost", to[1])),
+            lambda: socket.create_server(("127.0.0.1", 0)),
+            lambda: socket.socketpair(),
+            lambda: socket.getfqdn("127.0.0.1"),
+            lambda: socket.fromfd(listener.fileno(), socket.AF_INET, socket.SOCK_STREAM),
+        ):
+            for count in range(1, 6):
+                refuse_after = count
+                made = attempt(function)
+                refuse_after = 0
+                for sock in made if type(made) is tuple else (made,):
+                    if isinstance(sock, socket.socket):
+                        sock.close()
+                left = len(os.listdir("/proc/self/fd"))
+                assert left == before or kind == "stock", (function, count, before, left)
+
+
 with tempfile.TemporaryDirectory() as directory:
     sys.addaudithook(hook)
-    for part in (construction, streams, datagrams, look_ups, refusals):
+    for part in (
+        construction, streams, datagrams, look_ups, refusals, accepted, helpers, families, awkward,
+        tls, loops, countdown,
+    ):  # fmt: skip
         stream.append(["part", part.__name__])
         part()
 json.dump(stream, sys.stdout)

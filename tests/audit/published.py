@@ -1,132 +1,56 @@
-"""What published schemas say of the attributes that the formats use: names, types, values.
+"""The formats' published schemas.
 
-Written down from OCSF 1.5.0 (https://schema.ocsf.io/1.5.0/classes/network_activity, the objects it
-names, and the profile security_control) and ECS 8.11 (https://www.elastic.co/guide/en/ecs/8.11/).
-An attribute that is not here is one that the schema does not have where it stands.
+OCSF: the schema that https://schema.ocsf.io/1.5.0 exports, which the package ocsf-json-schema holds
+and makes a JSON Schema of for a class and its profiles. ECS: the npm package @elastic/ecs, where npm
+can fetch it, and a table of the fields in use, written down from
+https://www.elastic.co/guide/en/ecs/8.11/, which a test holds against that package.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-# An attribute: its type, whether it is required, and the values of an enumeration.
-# Types: int, str, bool, ip, port, hostname, json, [type], or the name of an object.
-OCSF: dict[str, dict[str, tuple[Any, bool, frozenset[int] | None]]] = {
-    "base_event": {
-        "activity_id": (int, True, frozenset((0, 99))),
-        "activity_name": (str, False, None),
-        "category_uid": (int, True, frozenset((0,))),
-        "class_uid": (int, True, frozenset((0,))),
-        "duration": (int, False, None),
-        "message": (str, False, None),
-        "metadata": ("metadata", True, None),
-        "severity_id": (int, True, frozenset((0, 1, 2, 3, 4, 5, 6, 99))),
-        "status_detail": (str, False, None),
-        "status_id": (int, False, frozenset((0, 1, 2, 99))),
-        "time": (int, True, None),
-        "type_uid": (int, True, None),
-        "unmapped": ("json", False, None),
-    },
-    "security_control": {
-        "action_id": (int, False, frozenset((0, 1, 2, 3, 4, 99))),
-        "disposition_id": (int, False, frozenset((*range(28), 99))),
-        "firewall_rule": ("firewall_rule", False, None),
-        "is_alert": (bool, False, None),
-    },
-    "firewall_rule": {"name": (str, False, None), "uid": (str, False, None)},
-    "metadata": {
-        "correlation_uid": (str, False, None),
-        "log_name": (str, False, None),
-        "product": ("product", True, None),
-        "profiles": ([str], False, None),
-        "sequence": (int, False, None),
-        "uid": (str, False, None),
-        "version": (str, True, None),
-    },
-    "product": {
-        "name": (str, False, None),
-        "vendor_name": (str, False, None),
-        "version": (str, False, None),
-    },
-    "network_endpoint": {
-        "hostname": ("hostname", False, None),
-        "ip": ("ip", False, None),
-        "name": (str, False, None),
-        "port": ("port", False, None),
-    },
-    "network_connection_info": {
-        "direction_id": (int, True, frozenset((0, 1, 2, 3, 99))),
-        "protocol_name": (str, False, None),
-        "protocol_num": (int, False, None),
-        "protocol_ver_id": (int, False, frozenset((0, 4, 6, 99))),
-    },
-    "network_traffic": {
-        "bytes": (int, False, None),
-        "bytes_in": (int, False, None),
-        "bytes_out": (int, False, None),
-    },
-}
-OCSF["network_activity"] = {
-    **OCSF["base_event"],
-    "activity_id": (int, True, frozenset((0, 1, 2, 3, 4, 5, 6, 7, 99))),
-    "category_uid": (int, True, frozenset((4,))),
-    "class_uid": (int, True, frozenset((4001,))),
-    "connection_info": ("network_connection_info", False, None),
-    "dst_endpoint": ("network_endpoint", False, None),
-    "src_endpoint": ("network_endpoint", False, None),
-    "traffic": ("network_traffic", False, None),
-}
-# Of these at least one must be there.
-AT_LEAST_ONE = {
-    "network_activity": ("dst_endpoint", "src_endpoint"),
-    "network_endpoint": ("ip", "uid", "name", "hostname", "svc_name", "instance_uid"),
-    "product": ("name", "uid"),
-    "firewall_rule": ("name", "uid"),
-}
+import jsonschema
+from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
+
+OCSF_VERSION = "1.5.0"
+ELASTIC_ECS = "@elastic/ecs@9.4.0"
+
+# --- OCSF -----------------------------------------------------------------------------------------
+
+
+@cache
+def _ocsf_schema() -> Any:
+    return OcsfJsonSchemaEmbedded(get_ocsf_schema(version=OCSF_VERSION))
+
+
+@cache
+def _ocsf_validator(class_uid: int, profiles: tuple[str, ...]) -> jsonschema.Draft202012Validator:
+    published = _ocsf_schema()
+    name = published.lookup_class_name_from_uid(class_uid=class_uid)
+    schema = published.get_class_schema(class_name=name, profiles=list(profiles))
+    # What has no place in the schema is named below: any attributes.
+    schema["properties"]["unmapped"] = {"type": "object"}
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
 
 
 def check_ocsf(event: dict[str, Any]) -> None:
-    """Raises AssertionError where an event is not as the schema wants it."""
-    kind = {0: "base_event", 4001: "network_activity"}[event["class_uid"]]
-    attributes = dict(OCSF[kind])
-    if "security_control" in event["metadata"]["profiles"]:
-        attributes.update(OCSF["security_control"])
-    _check_object(event, kind, attributes, kind)
+    """Raises jsonschema.ValidationError where an event is not as the schema wants it, and
+    AssertionError for what a JSON Schema cannot say."""
+    _ocsf_validator(event["class_uid"], tuple(event["metadata"]["profiles"])).validate(event)
     assert event["type_uid"] == event["class_uid"] * 100 + event["activity_id"]
-    assert re.fullmatch(r"1\.5\.0", event["metadata"]["version"])
-
-
-def _check_object(value: Any, kind: str, attributes: dict[str, Any], where: str) -> None:
-    assert isinstance(value, dict), where
-    for name, (_, required, _values) in attributes.items():
-        assert not required or name in value, f"{where} has no {name}"
-    if kind in AT_LEAST_ONE:
-        assert any(name in value for name in AT_LEAST_ONE[kind]), where
-    for name, item in value.items():
-        assert name in attributes, f"{where} has no attribute {name}"
-        _check_value(item, attributes[name][0], attributes[name][2], f"{where}.{name}")
-
-
-def _check_value(value: Any, kind: Any, values: frozenset[int] | None, where: str) -> None:
-    if isinstance(kind, list):
-        assert isinstance(value, list), where
-        for item in value:
-            _check_value(item, kind[0], None, where)
-    elif isinstance(kind, type):
-        assert type(value) is kind, f"{where}: {value!r}"
-    elif kind == "ip":
-        ipaddress.ip_address(value)
-    elif kind == "port":
-        assert type(value) is int and 0 <= value <= 65535, where
-    elif kind == "hostname":
-        assert re.fullmatch(r"[a-z0-9_.-]{1,253}", value), where
-    elif kind == "json":
-        assert isinstance(value, dict), where
-    else:
-        _check_object(value, kind, OCSF[kind], where)
-    assert values is None or value in values, f"{where}: {value!r}"
+    assert event["metadata"]["version"] == OCSF_VERSION
+    for name in ("src_endpoint", "dst_endpoint"):
+        if "ip" in event.get(name, {}):
+            ipaddress.ip_address(event[name]["ip"])
 
 
 # --- ECS ------------------------------------------------------------------------------------------
@@ -207,6 +131,29 @@ def check_ecs(document: dict[str, Any]) -> None:
             _check_field(name, item)
     for category in flat["event.category"]:
         assert set(flat["event.type"]) <= ECS_TYPES[category], flat["event.type"]
+
+
+def elastic_fields(directory: Path) -> dict[str, Any] | None:
+    """The fields of the published package, by name; None where npm is missing or cannot fetch it."""
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if npm is None or node is None:
+        return None
+    packed = subprocess.run(
+        [npm, "pack", "--silent", ELASTIC_ECS],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    if packed.returncode:
+        return None
+    shutil.unpack_archive(directory / packed.stdout.split()[-1], directory, filter="data")
+    script = "console.log(JSON.stringify(require('./package/generated/ecs_flat.js').EcsFlat))"
+    done = subprocess.run(
+        [node, "-e", script], cwd=directory, capture_output=True, text=True, check=True, timeout=60
+    )
+    fields: dict[str, Any] = json.loads(done.stdout)
+    return fields
 
 
 def _check_field(name: str, value: Any) -> None:

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ from tracesock.audit.records import Endpoint, Record
 from tracesock.audit.syslog import SyslogSink
 from tracesock.audit.verify import verify
 
-from .published import check_ecs, check_ocsf
+from .published import ECS, ECS_ARRAYS, ECS_TYPES, check_ecs, check_ocsf, elastic_fields
 
 POLICY = """
     default = "allow"
@@ -110,6 +111,42 @@ def test_lines_are_as_their_schema_wants_them(written: Any) -> None:
     calls = ["connect", "connected", "sendto", "sendmsg", "accept", "listen", "close"]
     calls += ["audit.open", "audit.policy"]
     assert events >= {f"tracesock.{name}" for name in calls}
+
+
+def test_a_line_that_is_not_as_its_schema_wants_it() -> None:
+    """The check is one that can fail."""
+    record = Record("tracesock.connect", 10**18, "ab" * 8, 1, peer=Endpoint("inet", "10.0.0.1", 1))
+    event = FORMATS["ocsf"](record, 1)
+    check_ocsf(event)
+    wrong: list[dict[str, Any]] = [
+        {**event, "activity_id": 50, "type_uid": 400150},
+        {**event, "severity_id": "1"},
+        {**event, "color": "red"},
+        {**event, "dst_endpoint": {"port": 1}},
+        {**event, "metadata": {**event["metadata"], "hash": "x"}},
+        {name: value for name, value in event.items() if name != "time"},
+    ]
+    for each in wrong:
+        with pytest.raises(jsonschema.ValidationError):
+            check_ocsf(each)
+
+
+def test_the_table_of_ecs_is_what_elastic_publishes(tmp_path: Path) -> None:
+    published = elastic_fields(tmp_path)
+    if published is None:
+        pytest.skip("npm is not there or cannot fetch @elastic/ecs: run where it can")
+    for name, kind in ECS.items():
+        field = published[name]
+        if isinstance(kind, set):
+            allowed = {value["name"]: value for value in field["allowed_values"] or ()}
+            assert kind <= set(allowed) or name == "network.direction", (name, kind - set(allowed))
+            assert field["type"] == "keyword"
+        else:
+            assert field["type"] == kind, name
+        assert ("array" in (field.get("normalize") or ())) == (name in ECS_ARRAYS), name
+    categories = {each["name"]: each for each in published["event.category"]["allowed_values"]}
+    for category, types in ECS_TYPES.items():
+        assert types <= set(categories[category]["expected_event_types"]), category
 
 
 def check_otlp(line: dict[str, Any]) -> None:

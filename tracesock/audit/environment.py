@@ -7,8 +7,9 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
+from tracesock import _native
 from tracesock.audit import pipeline
 from tracesock.audit.chain import Key
 from tracesock.audit.learn import LearnSink
@@ -18,6 +19,7 @@ from tracesock.audit.policy import PolicyError, load_policy, reload_on_hangup
 from tracesock.audit.syslog import SyslogSink
 from tracesock.audit.text import clean, printable
 
+_audit: Any = _native.audit
 FAILED: Final = 2
 
 # Name and meaning of each variable: docs/reference/audit-events.md lists them.
@@ -96,6 +98,8 @@ def configure(environment: Mapping[str, str]) -> None:
         pipeline.add_sink(LearnSink(path), "block")
     # The last: the log tells which policy it was.
     if path := environment.get("TRACESOCK_POLICY"):
+        # Nobody has a reason to hold stock sockets in a process that started on tracesock's.
+        _audit.guard(process=True)
         load_policy(path)
         if threading.current_thread() is threading.main_thread():
             reload_on_hangup()

@@ -390,8 +390,14 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
 
 
 def use_policy(policy: Policy | None) -> None:
-    """Puts a policy into force; None: none."""
+    """Puts a policy into force; None: none.
+
+    Raises RuntimeError where an earlier audit hook refuses further ones: calls of the base type's
+    methods could then not be judged.
+    """
     global _current
+    if policy is not None:
+        _audit.guard(process=False)
     with _lock:
         before = _current
         _audit.set_policy(None if policy is None else policy.native)
