@@ -626,7 +626,9 @@ class audit:
     @staticmethod
     def set_policy(policy: audit.Policy | None) -> None: ...
     @staticmethod
-    def guard(process: bool) -> None: ...
+    def guard(process: bool) -> None:
+        """Judge calls that go past tracesock's methods too: of tracesock's sockets, or of all."""
+
     @staticmethod
     def decisions() -> list[tuple[str, str, int]]: ...
     @staticmethod

@@ -169,7 +169,7 @@ double cost_of_call(nb::handle object, nb::handle address, std::uint64_t count) 
 double cost_of_event(const std::string& event, nb::handle object, nb::handle address,
                      std::uint64_t count) {
     return nanoseconds_of(count, [&] {
-        if (PySys_Audit(event.c_str(), "OO", object.ptr(), address.ptr()) < 0) PyErr_Clear();
+        if (!announce(event.c_str(), object.ptr(), address.ptr())) PyErr_Clear();
     });
 }
 

@@ -85,9 +85,24 @@ bool adopt(PyObject* fileno, sys::Descriptor& fd, int& family, int& type, int& p
     return true;
 }
 
+// Ends what an earlier __init__ may have left. `shell`: the base's descriptor is still that one.
+// `next`: the descriptor that takes its place, which may be the same.
+void evict(PyObject* self, Socket& socket, bool shell = true,
+           sys::Descriptor next = sys::invalid) noexcept {
+    if (socket.handle.get() == sys::invalid) return;
+    if (socket.connection != nullptr) recorder::socket_closes(socket, recorder::End::finalized);
+    if (audit::watched() != 0) audit::socket_closes(socket, false);
+    if (shell && socket.filled && !mirror(self, "detach", nullptr)) PyErr_Clear();
+    socket.filled = false;
+    if (socket.handle.get() == next)
+        socket.handle.detach();
+    else
+        socket.handle.close();
+}
+
 // Gives the object its descriptor, in the mode that the default timeout asks for.
-bool take_over(Socket& socket, UniqueDescriptor& fd, int family, int type, int protocol,
-               const Interpreter& own) noexcept {
+bool take_over(PyObject* self, Socket& socket, UniqueDescriptor& fd, int family, int type,
+               int protocol, const Interpreter& own) noexcept {
     std::int64_t timeout = own.default_timeout;
     if ((type & SOCK_NONBLOCK) != 0) {
         timeout = 0;
@@ -95,6 +110,7 @@ bool take_over(Socket& socket, UniqueDescriptor& fd, int family, int type, int p
         set_os_error();
         return false;
     }
+    evict(self, socket, true, fd.get());
     if (!socket.handle.assign(fd.get())) {
         // __init__ called again, with calls of other threads still inside the old descriptor.
         PyErr_SetString(PyExc_OSError, "socket is in use by another thread");
@@ -130,7 +146,7 @@ bool initialise_plain(PyObject* self, Socket& socket, int family, int type, int 
         fd.reset(made);
     }
 
-    const bool done = take_over(socket, fd, family, type, protocol, own);
+    const bool done = take_over(self, socket, fd, family, type, protocol, own);
     // What the caller brought stays the caller's.
     if (fileno != nullptr && fileno != Py_None) fd.release();
     return done;
@@ -165,8 +181,9 @@ bool initialise_filled(PyObject* self, Socket& socket, PyObject* arguments, PyOb
     PyTypeObject* base = base_of(own);
     if (base->tp_init(self, arguments, names) < 0) return false;
     int fd = sys::invalid;
-    if (!read_base(self, "fileno", true, fd) ||
-        !read_base(self, "family", false, socket.family) ||
+    if (!read_base(self, "fileno", true, fd)) return false;
+    evict(self, socket, false, fd);
+    if (!read_base(self, "family", false, socket.family) ||
         !read_base(self, "type", false, socket.type) ||
         !read_base(self, "proto", false, socket.protocol))
         return false;
@@ -185,16 +202,6 @@ bool initialise_filled(PyObject* self, Socket& socket, PyObject* arguments, PyOb
     if (timeout == own.default_timeout || timeout == 0) return true;
     Ref wanted(timeout_object(own.default_timeout));
     return wanted && Ref(socket_settimeout(self, wanted.get()));
-}
-
-// Ends what an earlier __init__ may have left.
-void evict(PyObject* self, Socket& socket) noexcept {
-    if (socket.handle.get() == sys::invalid) return;
-    if (socket.connection != nullptr) recorder::socket_closes(socket, recorder::End::finalized);
-    if (audit::watched() != 0) audit::socket_closes(socket, false);
-    if (socket.filled && !mirror(self, "detach", nullptr)) PyErr_Clear();
-    socket.filled = false;
-    socket.handle.close();
 }
 
 // An int argument, left as it is where none was given, with the error text of the interpreter's own
@@ -244,7 +251,6 @@ int socket_init(PyObject* self, PyObject* arguments, PyObject* names) noexcept {
             return -1;
         PyObject* fileno = given.fileno;
         Socket& socket = state_of(self);
-        evict(self, socket);
         const bool made = is_plain(self, *own)
                               ? initialise_plain(self, socket, family, type, protocol, fileno, *own)
                               : initialise_filled(self, socket, arguments, names, *own);
@@ -280,7 +286,6 @@ int class_init(PyObject* self, PyObject* arguments, PyObject* names) noexcept {
             if (protocol == -1) protocol = 0;
         }
         Socket& socket = state_of(self);
-        evict(self, socket);
         if (!initialise_plain(self, socket, family, type, protocol, given.fileno, *own)) return -1;
         was_made(socket, adopted);
         socket.streams = 0;
@@ -426,7 +431,8 @@ PyMethodDef methods[] = {
     {"_prepare", socket_prepare, METH_VARARGS,
      "_prepare(caller, arguments) -> Address\n\nThe encoded address of a call with one argument."},
     {"_announce", socket_announce, METH_O,
-     "_announce(address)\n\nTell the audit hooks of a connect to the address that the caller wrote."},
+     "_announce(address)\n\nTell the audit hooks of a connect to the address that the caller "
+     "wrote."},
     {"bind", socket_bind, METH_O, "bind(address)\n\nBind to a local address. See bind(2)."},
     {"connect", socket_connect, METH_O,
      "connect(address)\n\nConnect to a remote address. See connect(2)."},
@@ -612,7 +618,7 @@ Ref make_accepted(const Socket& listener, PyObject* cls, UniqueDescriptor connec
         if (!made) return Ref();
         Socket& socket = state_of(made.get());
         if (PySys_Audit("socket.__new__", "Oiii", made.get(), family, type, protocol) < 0 ||
-            !take_over(socket, connection, family, type, protocol, *own))
+            !take_over(made.get(), socket, connection, family, type, protocol, *own))
             return Ref();
         if (recorder::active() != 0) recorder::socket_accepted(socket);
         audit::socket_made(socket);

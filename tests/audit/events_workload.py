@@ -6,9 +6,11 @@ after the other. It must not know which module it runs on.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import json
 import os
+import re
 import sys
 import tempfile
 from typing import Any
@@ -30,6 +32,9 @@ refuse = ""
 refuse_after = 0
 
 
+ADDRESS = re.compile("at 0x[0-9a-f]+")
+
+
 class Refused(Exception):
     """What a hook raises that refuses."""
 
@@ -38,11 +43,11 @@ def shown(value: Any) -> Any:
     """A value with its type; numbers that chance has chosen by the order of their appearance."""
     if isinstance(value, tuple):
         return ["tuple", [shown(item) for item in value]]
-    if isinstance(value, socket.socket):
+    if isinstance(value, _socket.socket):
         return ["socket", int(value.family), int(value.type), value.proto, value.fileno() >= 0]
     if type(value) is int and 1024 < value < 65536:
         return ["port", ports.setdefault(value, f"P{len(ports)}")]
-    return [type(value).__name__, repr(value).replace(directory, "DIR")]
+    return [type(value).__name__, ADDRESS.sub("at", repr(value).replace(directory, "DIR"))]
 
 
 def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -329,6 +334,7 @@ def refusals() -> None:
 
 def accepted() -> None:
     """What comes of accept, dup, fromfd and the helpers, for subclasses too."""
+    global refuse
 
     class Sub(socket.socket):
         made: list[Any] = []  # noqa: RUF012
@@ -362,7 +368,16 @@ def accepted() -> None:
     client.set_inheritable(True)
     client.__init__(socket.AF_INET, socket.SOCK_DGRAM)  # type: ignore[misc]
     client.sendto(b"x", to)
+    # What is refused, by the system or by a hook, leaves the socket as it was.
     attempt(client.__init__, socket.AF_INET, 77)  # type: ignore[misc]
+    stream.append(["kept", client.fileno() >= 0, client.sendto(b"x", to)])
+    client.__init__(fileno=client.fileno())  # type: ignore[misc]
+    stream.append(["kept", client.fileno() >= 0, client.sendto(b"x", to)])
+    for sock in (client, server):
+        refuse = "socket.__new__"
+        attempt(sock.__init__)  # type: ignore[misc]
+        refuse = ""
+        stream.append(["kept", sock.fileno() >= 0, int(sock.type), sock.sendto(b"x", to)])
     for sock in (client, server, listener):
         sock.close()
     # Unix streams, with descriptors sent along.
@@ -427,7 +442,7 @@ def helpers() -> None:
 
 def families() -> None:
     """Addresses of other families: parsed, told, and mostly refused by the system."""
-    get = vars(socket).get
+    get = vars(_socket).get  # not what tracesock has beyond it
     for family, kind, protocol, addresses in (
         ("AF_NETLINK", socket.SOCK_RAW, 0, ((0, 0), (0, 1), (1,), ("a", 0), (0, 1 << 40))),
         ("AF_PACKET", socket.SOCK_RAW, 0, (("lo", 0), ("nosuch", 0), ("lo",), ("lo", 0, 0, 0))),
@@ -462,6 +477,9 @@ def awkward() -> None:
         def __index__(self) -> int:
             return 9
 
+        def __repr__(self) -> str:
+            return "Number()"
+
     class Text(str):
         pass
 
@@ -471,6 +489,9 @@ def awkward() -> None:
     class Raising:
         def __index__(self) -> int:
             raise KeyError("index")
+
+        def __repr__(self) -> str:
+            return "Raising()"
 
     class Data(bytearray):
         pass
@@ -534,9 +555,7 @@ def tls() -> None:
         attempt(client.connect, to)
         attempt(client.connect, to)
         accepted, _ = listener.accept()
-        server = contexts[0].wrap_socket(
-            accepted, server_side=True, do_handshake_on_connect=False
-        )
+        server = contexts[0].wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
         for sock in (client, server):
             sock.setblocking(False)
         waiting = [client, server]

@@ -1,8 +1,8 @@
 """The formats' published schemas.
 
 OCSF: the schema that https://schema.ocsf.io/1.5.0 exports, which the package ocsf-json-schema holds
-and makes a JSON Schema of for a class and its profiles. ECS: the npm package @elastic/ecs, where npm
-can fetch it, and a table of the fields in use, written down from
+and makes a JSON Schema of for a class and its profiles. ECS: the npm package @elastic/ecs, where
+npm can fetch it, and a table of the fields in use, written down from
 https://www.elastic.co/guide/en/ecs/8.11/, which a test holds against that package.
 """
 
@@ -134,7 +134,7 @@ def check_ecs(document: dict[str, Any]) -> None:
 
 
 def elastic_fields(directory: Path) -> dict[str, Any] | None:
-    """The fields of the published package, by name; None where npm is missing or cannot fetch it."""
+    """The fields of the published package; None where npm is missing or cannot fetch it."""
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import contextlib
 import os
@@ -220,6 +221,104 @@ def test_subclasses(enforce: Enforce, server: Any) -> None:
     with Sub() as sock, denied():
         sock.connect(("127.0.0.1", port_of(server)))
     assert untouched(server)
+
+
+def base_calls(sock: Any, to: tuple[str, int]) -> Iterator[Callable[[], object]]:
+    """The calls of CPython's own type with a peer."""
+    base = _socket.socket
+    yield lambda: base.connect(sock, to)
+    yield lambda: base.connect_ex(sock, to)
+    yield lambda: base.sendto(sock, b"x", to)
+    yield lambda: base.sendto(sock, b"x", socket.MSG_FASTOPEN, to)
+    yield lambda: base.sendmsg(sock, [b"x"], [], 0, to)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "localhost", b"localhost", "2130706433"])
+def test_the_base_type_directly(enforce: Enforce, server: Any, receiver: Any, host: Any) -> None:
+    """An instance of a subclass has a base with the descriptor in it, for `ssl` to read."""
+
+    class Sub(socket.socket):
+        pass
+
+    enforce(DENY.format(port=port_of(server)))
+    with Sub() as sock:
+        for call in base_calls(sock, (host, port_of(server))):
+            with denied():
+                call()
+    with socket.socket() as sock:
+        _socket.socket.__init__(sock)  # fills the base of an exact instance as well
+        for call in base_calls(sock, (host, port_of(server))):
+            with denied():
+                call()
+        _socket.socket.close(sock)
+    enforce(DENY.format(port=port_of(receiver)))
+    with Sub(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for call in base_calls(sock, (host, port_of(receiver))):
+            with denied():
+                call()
+        # The peer that it has already.
+        audit.clear_policy()
+        sock.connect(receiver.getsockname())
+        enforce(DENY.format(port=port_of(receiver)))
+        with denied():
+            _socket.socket.sendmsg(sock, [b"x"])
+    assert untouched(server) and untouched(receiver)
+
+
+def test_the_base_type_from_a_hook(enforce: Enforce, server: Any) -> None:
+    """A subscriber that is told of an allowed call cannot make another one of its kind."""
+
+    class Sub(socket.socket):
+        pass
+
+    outcomes: list[object] = []
+    enforce(DENY.format(port=port_of(server)))
+
+    def told(event: str, args: tuple[Any, ...]) -> None:
+        with Sub() as inner:
+            try:
+                _socket.socket.connect(inner, ("127.0.0.1", port_of(server)))
+            except PermissionError as error:
+                outcomes.append(error.rule)  # type: ignore[attr-defined]
+            try:
+                # The very objects of the event.
+                _socket.socket.connect(args[0], args[1])
+            except OSError as error:
+                outcomes.append(type(error))
+
+    with audit.subscribe(told, events="socket.connect"), Sub() as sock, denied():
+        sock.connect(("127.0.0.1", port_of(server)))
+    assert outcomes == ["no-loop", PermissionError]
+    assert untouched(server)
+
+
+def test_stock_sockets_are_not_tracesocks(enforce: Enforce, server: Any) -> None:
+    """But where the whole process is on tracesock: see test_run.py."""
+    enforce(DENY.format(port=port_of(server)))
+    with stock.create_connection(("127.0.0.1", port_of(server))):
+        assert not untouched(server)
+
+
+def test_a_hook_that_refuses_ours(run: Any) -> None:
+    """Then the base type's calls could not be judged: no policy without them."""
+    done = run(
+        """
+        import sys
+        def refuse(event, args):
+            if event == "sys.addaudithook":
+                raise RuntimeError("no more hooks")
+        sys.addaudithook(refuse)
+        import tracesock
+        from tracesock import audit
+        from tracesock.audit.policy import parse_policy
+        try:
+            audit.use_policy(parse_policy(b'default = "deny"'))
+        except RuntimeError as error:
+            print(error)
+        assert audit.current_policy() is None
+        """
+    )
+    assert "an earlier audit hook refuses further hooks" in done.stdout, done.stderr
 
 
 def test_asyncio(enforce: Enforce, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,51 @@ EVERY_WAY = """
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         attempt(lambda: sock.sendto(b"x", ("127.0.0.1", port)))
         attempt(lambda: sock.sendmsg([b"x"], [], 0, ("127.0.0.1", port)))
+    import _socket, asyncio, os, ssl
+
+    to = ("127.0.0.1", port)
+    unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    unverified.check_hostname = False
+    unverified.verify_mode = ssl.CERT_NONE
+
+    class Sub(socket.socket):
+        pass
+
+    async def stream(**keywords):
+        await asyncio.open_connection(*to, **keywords)
+
+    async def datagram(**keywords):
+        loop = asyncio.get_running_loop()
+        await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=to)
+
+    async def sock_connect():
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, to)
+
+    attempt(lambda: connect_ex("0177.0.0.1"))
+    attempt(lambda: connect_ex("0x7f000001"))
+    attempt(lambda: socket.socket.connect(Sub(), to))
+    attempt(lambda: socket.socket().dup().connect(to))
+    kept = socket.socket()
+    attempt(lambda: socket.socket(fileno=os.dup(kept.fileno())).connect(to))
+    attempt(lambda: socket.socket().sendto(b"x", socket.MSG_FASTOPEN, to))
+    attempt(lambda: socket.socket().sendmsg([b"x"], [], socket.MSG_FASTOPEN, to))
+    attempt(lambda: socket.socket(type=socket.SOCK_DGRAM).connect(to))
+    attempt(lambda: unverified.wrap_socket(socket.socket()).connect(to))
+    attempt(lambda: urllib.request.urlopen(f"https://127.0.0.1:{port}/", context=unverified))
+    attempt(lambda: asyncio.run(stream()))
+    attempt(lambda: asyncio.run(stream(ssl=unverified)))
+    attempt(lambda: asyncio.run(datagram()))
+    attempt(lambda: asyncio.run(sock_connect()))
+    # Past tracesock's methods.
+    attempt(lambda: _socket.socket().connect(to))
+    attempt(lambda: _socket.socket().connect(("localhost", port)))
+    attempt(lambda: _socket.socket(fileno=socket.socket().detach()).connect_ex(to))
+    attempt(lambda: _socket.socket(type=2).sendto(b"x", to))
+    attempt(lambda: _socket.socket.connect(Sub(), to))
+    attempt(lambda: _socket.socket.sendmsg(Sub(type=2), [b"x"], [], 0, to))
+    attempt(lambda: _socket.socket.connect(unverified.wrap_socket(socket.socket()), to))
     attempt(lambda: socket.socket(type=socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", port + 1)))
 """
 
@@ -102,11 +147,11 @@ def test_a_policy_stops_every_way(tracesock: Command, tmp_path: Path) -> None:
             listener.accept()
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 11 and lines[-1] == "passed"
+    assert len(lines) == 32 and lines[-1] == "passed"
     assert all(line.startswith("denied") and "no-loopback" in line for line in lines[:-1]), lines
     records = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     denials = [record for record in records if record.get("action") == "deny"]
-    assert len(denials) == 10
+    assert len(denials) == 31
     assert {record["rule"] for record in denials} == {"no-loopback"}
     assert {record["peer"]["address"] for record in denials} == {"127.0.0.1"}
     checked = tracesock("audit", "verify", "audit.jsonl")
