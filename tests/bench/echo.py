@@ -3,7 +3,8 @@
     .venv/bin/python -m tests.bench.echo [--quick] [--json] [--only TEXT] [--rounds N]
 
 The streams of asyncio over sockets of each module; a burst is one message to each connection and
-its echo. The limit of open files is raised as far as it goes.
+its echo. The loop is never idle, so that its processor time is what counts, whoever else is busy
+here. The limit of open files is raised as far as it goes.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def echo(count: int, messages: int) -> harness.Make:
     """`count` connections; a burst is `messages` rounds over all of them."""
 
     def make(module: Any) -> Case:
-        _raise_limit(4 * count + 200)
+        _raise_limit((2 if count > 1000 else 4) * count + 200)
         loop = asyncio.new_event_loop()
         loop.set_exception_handler(lambda *_: None)
         clients: list[_Client] = []
@@ -82,14 +83,14 @@ def echo(count: int, messages: int) -> harness.Make:
         server = loop.run_until_complete(start())
 
         async def burst() -> float:
-            begun = time.perf_counter()
+            begun = time.thread_time()
             for _ in range(messages):
                 _Client.done = loop.create_future()
                 _Client.left = count * len(MESSAGE)
                 for client in clients:
                     client.write(MESSAGE)
                 await _Client.done
-            return time.perf_counter() - begun
+            return time.thread_time() - begun
 
         async def stop() -> None:
             for transport in transports:
@@ -120,7 +121,7 @@ def rows(quick: bool) -> Iterator[Row]:
     yield harness.against_stock("asyncio echo, 100 connections", echo(100, 1), None, 20, min)
     if not quick:
         yield harness.against_stock(
-            "asyncio echo, 5,000 connections", echo(5000, 1), 0.97, bursts=3
+            "asyncio echo, 5,000 connections", echo(5000, 1), 0.97, 4, min, apart=True
         )
 
 

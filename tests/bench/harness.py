@@ -21,7 +21,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any, Final
 
@@ -30,7 +30,13 @@ TRACESOCK: Final = "tracesock"
 
 
 class Skipped(Exception):
-    """A row cannot be measured here; the text says what is missing."""
+    """A side cannot be measured here; the text says what is missing."""
+
+
+class _LeftOut(Exception):
+    def __init__(self, side: str, reason: str) -> None:
+        super().__init__(side, reason)
+        self.side, self.reason = side, reason
 
 
 @dataclass
@@ -84,6 +90,8 @@ class Row:
     # Of the bursts of a round: their median, or the shortest where another process takes part,
     # whose turn on a busy machine comes when it comes.
     of_bursts: Callable[[list[float]], float] = statistics.median
+    # One side after the other, where both at once would need too many descriptors.
+    apart: bool = False
 
 
 def against_stock(
@@ -92,6 +100,7 @@ def against_stock(
     target: float | None = None,
     bursts: int = 20,
     of_bursts: Callable[[list[float]], float] = statistics.median,
+    apart: bool = False,
 ) -> Row:
     """A row of the stock module and tracesock."""
     import socket
@@ -99,7 +108,7 @@ def against_stock(
     import tracesock
 
     sides = {STOCK: lambda: make(socket), TRACESOCK: lambda: make(tracesock)}
-    return Row(name, sides, target, bursts, of_bursts)
+    return Row(name, sides, target, bursts, of_bursts, apart)
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -115,13 +124,22 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def _round(row: Row, number: int) -> dict[str, float]:
     """Seconds a call of each side."""
+    if not row.apart:
+        return _together(row, list(row.sides), number)
+    order = list(row.sides) if number % 2 == 0 else list(reversed(row.sides))
+    return {side: _together(row, [side], 0)[side] for side in order}
+
+
+def _together(row: Row, order: list[str], number: int) -> dict[str, float]:
     cases: dict[str, Case] = {}
-    times: dict[str, list[float]] = {side: [] for side in row.sides}
+    times: dict[str, list[float]] = {side: [] for side in order}
     try:
-        for side, make in row.sides.items():
-            cases[side] = make()
+        for side in order:
+            try:
+                cases[side] = row.sides[side]()
+            except Skipped as reason:
+                raise _LeftOut(side, str(reason)) from None
         bursts = {side: case.burst() for side, case in cases.items()}
-        order = list(cases)
         # The first burst warms up: caches, specialised code, the kernel's buffers.
         for turn in range(row.bursts + 1):
             # The first of a turn meets colder caches: by turns.
@@ -145,10 +163,17 @@ def measure(row: Row, rounds: int) -> dict[str, dict[str, Any]]:
     told: dict[str, dict[str, Any]] = {}
     base, *others = row.sides
     name_of = {side: row.name if len(others) == 1 else f"{row.name}: {side}" for side in others}
-    try:
-        seconds = [_round(row, number) for number in range(rounds)]
-    except Skipped as reason:
-        return {name: {"skipped": str(reason)} for name in name_of.values()}
+    seconds: list[dict[str, float]] = []
+    while not seconds:
+        try:
+            seconds = [_round(row, number) for number in range(rounds)]
+        except _LeftOut as left_out:
+            if left_out.side == base or len(row.sides) == 2:
+                return {name: {"skipped": left_out.reason} for name in name_of.values()}
+            told[name_of.pop(left_out.side)] = {"skipped": left_out.reason}
+            row = replace(
+                row, sides={side: row.sides[side] for side in row.sides if side != left_out.side}
+            )
     for side, name in name_of.items():
         figures: dict[str, Any] = spread([each[side] / each[base] for each in seconds])
         figures["ns"] = round(statistics.median(each[side] for each in seconds) * 1e9, 1)
@@ -167,19 +192,19 @@ def measure_all(rows: Iterable[Row], rounds: int) -> Iterator[tuple[str, dict[st
 
 # --- telling ------------------------------------------------------------------------------------
 
-HEADING = f"{'':46}{'ratio':>7}{'quartiles':>15}{'target':>8}{'ns':>12}{'stock ns':>12}"
+HEADING = f"{'':52}{'ratio':>7}{'quartiles':>15}{'target':>8}{'ns':>12}{'stock ns':>12}"
 
 
 def line(name: str, figures: Mapping[str, Any]) -> str:
     """A line of the table."""
     if "skipped" in figures:
-        return f"{name:<46}  left out: {figures['skipped']}"
+        return f"{name:<52}  left out: {figures['skipped']}"
     if "unit" in figures:
         target = f"   (at most {figures['target']:g})" if "target" in figures else ""
-        return f"{name:<46}{figures['median']:>10.6g} {figures['unit']}{target}"
+        return f"{name:<52}{figures['median']:>10.6g} {figures['unit']}{target}"
     quartiles = f"{figures['low']:.2f} .. {figures['high']:.2f}"
     target = f"{figures['target']:.2f}" if "target" in figures else ""
-    text = f"{name:<46}{figures['median']:>7.2f}{quartiles:>15}{target:>8}"
+    text = f"{name:<52}{figures['median']:>7.2f}{quartiles:>15}{target:>8}"
     if "ns" in figures:
         text += f"{figures['ns']:>12,.0f}{figures['stock_ns']:>12,.0f}"
     return text
