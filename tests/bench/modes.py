@@ -90,11 +90,11 @@ def in_force(mode: str) -> Iterator[None]:
         from tracesock import audit
 
         with tempfile.TemporaryDirectory(prefix="tracesock-bench-") as directory:
-            log = audit.open_log(os.path.join(directory, "audit.jsonl"))
+            audit.open_log(os.path.join(directory, "audit.jsonl"))
             try:
                 yield
             finally:
-                log.close()
+                audit.close(60)
         return
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.trace import TracerProvider
