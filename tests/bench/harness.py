@@ -205,8 +205,9 @@ def line(name: str, figures: Mapping[str, Any]) -> str:
     quartiles = f"{figures['low']:.2f} .. {figures['high']:.2f}"
     target = f"{figures['target']:.2f}" if "target" in figures else ""
     text = f"{name:<52}{figures['median']:>7.2f}{quartiles:>15}{target:>8}"
-    if "ns" in figures:
-        text += f"{figures['ns']:>12,.0f}{figures['stock_ns']:>12,.0f}"
+    for unit in ("ns", "stock_ns"):
+        if unit in figures:
+            text += f"{figures[unit]:>12,.0f}"
     return text
 
 

@@ -1,6 +1,6 @@
 """User instructions of each call, by valgrind's callgrind, as ratios to the stock module's.
 
-    .venv/bin/python -m tests.bench.instructions [--json] [--write] [--python PYTHON]
+    .venv/bin/python -m tests.bench.instructions [--json] [--write]
 
 No noise: a busy machine counts the same. The program that is counted forks for each measurement, so
 that start-up is paid once: a child makes n calls or 2n, in the order n, 2n, 2n, n, and what grows
