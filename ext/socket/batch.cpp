@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "audit/audit.hpp"
+#include "audit/guard.hpp"
 #include "socket/address.hpp"
 #include "socket/call.hpp"
 #include "socket/methods.hpp"
@@ -88,8 +89,7 @@ class Outbox {
     // The documented event of each message that names a destination. False with an exception.
     bool audit(PyObject* self) const noexcept {
         for (const Item& item : items_)
-            if (item.destination != nullptr &&
-                PySys_Audit("socket.sendto", "OO", self, item.told) < 0)
+            if (item.destination != nullptr && !audit::announce("socket.sendto", self, item.told))
                 return false;
         return true;
     }
