@@ -59,8 +59,8 @@ class Outbox {
         if (!objects_) return false;
         const Py_ssize_t count = PyTuple_GET_SIZE(objects_.get());
         items_.reserve(static_cast<std::size_t>(count));
-        if (address != Py_None && !aim(socket, address)) return false;
-        const Target common = target_;
+        Target common;
+        if (address != Py_None && !aim(socket, address, common)) return false;
         for (Py_ssize_t i = 0; i < count; ++i) {
             PyObject* data = PyTuple_GET_ITEM(objects_.get(), i);
             Target target = common;
@@ -74,10 +74,7 @@ class Outbox {
                 }
                 PyObject* own = PyTuple_GET_ITEM(data, 1);
                 data = PyTuple_GET_ITEM(data, 0);
-                if (own != Py_None) {
-                    if (own != target_.object && !aim(socket, own)) return false;
-                    target = target_;
-                }
+                if (own != Py_None && !aim(socket, own, target)) return false;
             }
             Item item{{nullptr, 0}, target.address, target.told};
             if (!read(data, item.data)) return false;
@@ -97,18 +94,26 @@ class Outbox {
     const std::vector<Item>& items() const noexcept { return items_; }
 
   private:
+    static constexpr std::size_t few_targets = 8;
+
     struct Target {
-        PyObject* object = nullptr;
+        PyObject* object = nullptr;  // borrowed: a message or the call holds it
         const Address* address = nullptr;
         PyObject* told = nullptr;
     };
 
-    bool aim(Socket& socket, PyObject* object) {
+    bool aim(Socket& socket, PyObject* object, Target& target) {
+        // The same object again: one of few that take turns, or the one that all go to.
+        for (std::size_t back = 1; back <= std::min(targets_.size(), few_targets); ++back) {
+            target = targets_[targets_.size() - back];
+            if (target.object == object) return true;
+        }
         Address& address = addresses_.emplace_back();
         if (!encode(socket, object, "send_many", address)) return false;
         kept_.push_back(caller_form(object));
         if (!kept_.back()) return false;
-        target_ = {object, &address, kept_.back().get()};
+        target = {object, &address, kept_.back().get()};
+        targets_.push_back(target);
         return true;
     }
 
@@ -135,7 +140,7 @@ class Outbox {
     std::deque<Buffer> buffers_;
     std::deque<Address> addresses_;
     std::vector<Ref> kept_;
-    Target target_;
+    std::vector<Target> targets_;
 };
 
 // The control message UDP_SEGMENT: the size of each datagram that the kernel makes of one message.
