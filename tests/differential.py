@@ -23,12 +23,15 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, TypeAlias
 
-from hypothesis import settings
-
 import tracesock
 
-# For tests with generated input: the same input in every run, and no file left behind.
-generated = settings(deadline=None, derandomize=True, database=None, max_examples=100)
+try:
+    from hypothesis import settings
+except ModuleNotFoundError:  # another interpreter, which runs tests.behaviours alone
+    pass
+else:
+    # For tests with generated input: the same input in every run, and no file left behind.
+    generated = settings(deadline=None, derandomize=True, database=None, max_examples=100)
 
 Snippet: TypeAlias = str | Callable[[Any], object]
 Normalise: TypeAlias = Callable[[Any], Any]

@@ -26,6 +26,7 @@ try:
     from tracesock._enums import AddressFamily, SocketKind
     from tracesock._enums import AddressInfo as AddressInfo
     from tracesock._enums import MsgFlag as MsgFlag
+    from tracesock._enums import intenum_converter as _intenum_converter  # noqa: F401
     from tracesock._functions import (
         _LOCALHOST,  # noqa: F401
         _LOCALHOST_V6,  # noqa: F401

@@ -14,11 +14,20 @@ from socket import AddressFamily, AddressInfo, MsgFlag, SocketKind
 TYPE_CHECKING = False  # typing's own costs milliseconds to import
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from enum import IntEnum
     from typing import Any, TypeVar
 
     Member = TypeVar("Member", AddressFamily, AddressInfo, MsgFlag, SocketKind)
 
-__all__ = ["AddressFamily", "AddressInfo", "MsgFlag", "SocketKind", "family_enum", "kind_enum"]
+__all__ = [
+    "AddressFamily",
+    "AddressInfo",
+    "MsgFlag",
+    "SocketKind",
+    "family_enum",
+    "intenum_converter",
+    "kind_enum",
+]
 
 _families: dict[int, AddressFamily] = {int(member): member for member in AddressFamily}
 _kinds: dict[int, SocketKind] = {int(member): member for member in SocketKind}
@@ -33,6 +42,19 @@ def family_enum(value: int) -> AddressFamily | int:
 def kind_enum(value: int) -> SocketKind | int:
     """The socket kind with this number, or the number itself where no kind has it."""
     return _kinds.get(value, value)
+
+
+def intenum_converter(value: int, enum_klass: type[IntEnum]) -> IntEnum | int:
+    """The member of `enum_klass` with this value, or the value itself where none has it."""
+    try:
+        return enum_klass(value)
+    except ValueError:
+        found: IntEnum | int = _lookups.get(enum_klass, {}).get(value, value)
+        return found
+
+
+intenum_converter.__name__ = intenum_converter.__qualname__ = "_intenum_converter"
+intenum_converter.__module__ = "tracesock"
 
 
 def members(enumeration: type[Member], values: Mapping[str, int]) -> dict[str, Member]:

@@ -6,6 +6,7 @@ import os
 from array import array
 
 from tracesock import _namespace, _native
+from tracesock._enums import AddressFamily, SocketKind
 from tracesock._stock import GLOBAL_DEFAULT_TIMEOUT, has_ipv6
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
     from tracesock._socketclass import socket
 
-_AF_UNIX = 1
-_AF_INET = 2
-_SOCK_STREAM = 1
+_AF_INET = AddressFamily.AF_INET
+_SOCK_STREAM = SocketKind.SOCK_STREAM
 _LOCALHOST = "127.0.0.1"
 _LOCALHOST_V6 = "::1"
 
@@ -288,5 +288,5 @@ for _function in (
     send_fds,
     socketpair,
 ):
-    _function.__module__ = "socket"
+    _function.__module__ = "tracesock"  # where they are pickled from
 del _function

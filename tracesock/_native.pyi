@@ -206,16 +206,16 @@ class Socket(_socket.socket):
     _closed: bool
 
     @property
+    def proto(self) -> int:
+        """the socket protocol"""
+
+    @property
     def family(self) -> int:
         """the socket family"""
 
     @property
     def type(self) -> int:
         """the socket type"""
-
-    @property
-    def proto(self) -> int:
-        """the socket protocol"""
 
     @property
     def timeout(self) -> float | None:
@@ -400,6 +400,9 @@ def dup(fd: SupportsIndex, /) -> int:
 
     Raises OSError. fcntl(2), F_DUPFD_CLOEXEC.
     """
+
+def builtin(implementation: Callable[..., Any], /) -> Callable[..., Any]:
+    """A built-in function that calls `implementation`, with its name, docstring and module."""
 
 class OtlpEncoder:
     """Builds requests of the OpenTelemetry protocol (ExportTraceServiceRequest of

@@ -70,7 +70,8 @@ def _function(prepare: Any, event: str, doc: str) -> Any:
 
     look_up.__name__ = look_up.__qualname__ = prepare.__name__
     look_up.__doc__ = doc
-    return look_up
+    look_up.__module__ = "tracesock"
+    return _native.builtin(look_up)
 
 
 getnameinfo: Callable[[tuple[Any, ...], int], tuple[str, str]] = _function(

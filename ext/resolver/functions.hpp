@@ -89,5 +89,6 @@ bool add_netdb(PyObject* module);
 bool add_interfaces(PyObject* module);
 bool add_bytes(PyObject* module);
 bool add_descriptors(PyObject* module);
+bool add_builtin(PyObject* module);
 
 }  // namespace tracesock::resolver

@@ -71,7 +71,7 @@ bool add_functions(PyObject* module) {
     return guarded(false, [=] {
         return gaierror() != nullptr && herror() != nullptr && add_lookup_type(module) &&
                add_addrinfo(module) && add_netdb(module) && add_interfaces(module) &&
-               add_bytes(module) && add_descriptors(module);
+               add_bytes(module) && add_descriptors(module) && add_builtin(module);
     });
 }
 

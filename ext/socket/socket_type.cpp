@@ -7,6 +7,7 @@
 #include <nanobind/nanobind.h>
 #include <structmember.h>
 
+#include <cstddef>
 #include <memory>
 #include <vector>
 
@@ -365,9 +366,12 @@ PyObject* get_timeout(PyObject* self, void*) noexcept {
     return socket_gettimeout(self, nullptr);
 }
 
-// The two attributes of the class's own: they cost less here than as its slots.
+// The protocol, a member in the base as well, and the two attributes of the class's own: they cost
+// less here than as its slots.
 PyMemberDef* members() {
     static PyMemberDef list[] = {
+        {"proto", T_INT, state_offset + static_cast<Py_ssize_t>(offsetof(Socket, protocol)),
+         READONLY, "the socket protocol"},
         {"_io_refs", T_INT, state_offset + static_cast<Py_ssize_t>(offsetof(Socket, streams)), 0,
          "open streams of makefile()"},
         {"_closed", T_BOOL, state_offset + static_cast<Py_ssize_t>(offsetof(Socket, closed)), 0,
@@ -380,7 +384,6 @@ PyMemberDef* members() {
 PyGetSetDef attributes[] = {
     {"family", get_int<&Socket::family>, nullptr, "the socket family", nullptr},
     {"type", get_int<&Socket::type>, nullptr, "the socket type", nullptr},
-    {"proto", get_int<&Socket::protocol>, nullptr, "the socket protocol", nullptr},
     {"timeout", get_timeout, nullptr, "the socket timeout", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
@@ -514,7 +517,8 @@ Ref make_type(PyObject* module, PyTypeObject* base) {
         {0, nullptr},
     };
     PyType_Spec spec{
-        .name = "tracesock._native.socket",
+        // The base's name, which the interpreter's error texts have in them.
+        .name = "_socket.socket",
         .basicsize = static_cast<int>(state_offset + static_cast<std::ptrdiff_t>(sizeof(Socket))),
         .itemsize = 0,
         .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC |
