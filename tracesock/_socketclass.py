@@ -224,13 +224,18 @@ class socket(Socket):
         self._check_sendfile_params(file, offset, count)
         try:
             fileno = file.fileno()
+        except (AttributeError, io.UnsupportedOperation) as error:
+            raise _GiveupOnSendfile(error) from None
+        try:
             size = os.fstat(fileno).st_size
-        except (AttributeError, OSError) as error:
+        except OSError as error:
             raise _GiveupOnSendfile(error) from None
         if not size:
             return 0
         if self.gettimeout() == 0:
             raise ValueError("non-blocking sockets are not supported")
+        if self.fileno() < 0:
+            raise ValueError(f"Invalid file descriptor: {self.fileno()}")
         limit = min(count or size, _LARGEST_SENDFILE)
         total = 0
         try:

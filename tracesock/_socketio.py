@@ -8,6 +8,8 @@ from tracesock._stock import EAGAIN, EWOULDBLOCK
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
+    from typing import Any
+
     from _typeshed import ReadableBuffer, WriteableBuffer
 
     from tracesock._socketclass import socket
@@ -26,7 +28,7 @@ class SocketIO(io.RawIOBase):
         if mode not in ("r", "w", "rw", "rb", "wb", "rwb"):
             raise ValueError(f"invalid mode: {mode!r}")
         super().__init__()
-        self._sock: socket | None = sock
+        self._sock: Any = sock  # None once the stream is closed
         self._mode = mode if "b" in mode else mode + "b"
         self._reading = "r" in mode
         self._writing = "w" in mode
@@ -42,9 +44,8 @@ class SocketIO(io.RawIOBase):
         self._checkReadable()
         if self._timeout_occurred:
             raise OSError("cannot read from timed out object")
-        assert self._sock is not None
         try:
-            return self._sock.recv_into(buffer)
+            return self._sock.recv_into(buffer)  # type: ignore[no-any-return]
         except TimeoutError:
             self._timeout_occurred = True
             raise
@@ -57,9 +58,8 @@ class SocketIO(io.RawIOBase):
         """Send `data`: the number of bytes taken, None where a non-blocking socket took none."""
         self._checkClosed()
         self._checkWritable()
-        assert self._sock is not None
         try:
-            return self._sock.send(data)
+            return self._sock.send(data)  # type: ignore[no-any-return]
         except OSError as error:
             if error.errno in _blocking_errnos:
                 return None
@@ -83,8 +83,7 @@ class SocketIO(io.RawIOBase):
     def fileno(self) -> int:
         """The socket's descriptor."""
         self._checkClosed()
-        assert self._sock is not None
-        return self._sock.fileno()
+        return self._sock.fileno()  # type: ignore[no-any-return]
 
     @property
     def name(self) -> int:
@@ -102,7 +101,6 @@ class SocketIO(io.RawIOBase):
             return
         super().close()
         sock, self._sock = self._sock, None
-        assert sock is not None
         sock._decref_socketios()
 
     def _check_open(self) -> None:

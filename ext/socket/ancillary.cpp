@@ -437,9 +437,14 @@ PyObject* socket_sendmsg_afalg(PyObject* self, PyObject* arguments, PyObject* na
         }
         long assoclen = -1;
         if (assoclen_object != nullptr) {
-            assoclen = PyLong_AsLong(assoclen_object);
+            int overflow = 0;
+            assoclen = PyLong_AsLongAndOverflow(assoclen_object, &overflow);
             if (assoclen == -1 && PyErr_Occurred()) return nullptr;
-            if (assoclen < 0 || assoclen > INT_MAX) {
+            if (overflow != 0 || assoclen != static_cast<int>(assoclen)) {
+                PyErr_SetString(PyExc_OverflowError, "Python int too large to convert to C int");
+                return nullptr;
+            }
+            if (assoclen < 0) {
                 PyErr_SetString(PyExc_TypeError, "assoclen must be positive");
                 return nullptr;
             }

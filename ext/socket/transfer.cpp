@@ -330,9 +330,9 @@ PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t coun
 
 PyObject* socket_sendfile(PyObject* self, PyObject* arguments) noexcept {
     int file = sys::invalid;
-    long long offset = 0;
+    long offset = 0;  // off_t, where there is a sendfile(2)
     Py_ssize_t size = 0;
-    if (!PyArg_ParseTuple(arguments, "iLn:_sendfile", &file, &offset, &size)) return nullptr;
+    if (!PyArg_ParseTuple(arguments, "iln:_sendfile", &file, &offset, &size)) return nullptr;
     Socket& socket = state_of(self);
     audit::Call call(audit::Event::sendfile, socket);
     if (!call.allows_connected()) return nullptr;
