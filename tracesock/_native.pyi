@@ -202,12 +202,11 @@ class Socket(_socket.socket):
         """Close the object without closing the descriptor."""
 
     def fileno(self) -> int: ...
-    _io_refs: int
-    _closed: bool
-
     @property
     def proto(self) -> int:
         """the socket protocol"""
+    _io_refs: int
+    _closed: bool
 
     @property
     def family(self) -> int:

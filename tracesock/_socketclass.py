@@ -356,4 +356,5 @@ def _rebuild(rebuild: Any, arguments: tuple[Any, ...]) -> socket:
         raise
 
 
+socket.__slots__ = ["__weakref__", "_io_refs", "_closed"]  # the stock class's; two are the base's
 _native.bind_class(socket)

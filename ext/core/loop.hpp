@@ -52,6 +52,8 @@ Status attempt(Runtime& runtime, Attempt how, Op& op, std::int64_t& result, int&
 template <class Runtime>
 Status wait_ready(Runtime& runtime, sys::Descriptor fd, sys::Direction direction,
                   Deadline& deadline, int& error) {
+    // Nothing to wait for: the call itself says what is wrong with a closed socket.
+    if (fd == sys::invalid) return Status::done;
     deadline.start();
     for (;;) {
         const std::int64_t left = deadline.remaining();

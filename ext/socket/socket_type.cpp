@@ -178,7 +178,7 @@ namespace {
 // An instance of a subclass: the base makes the descriptor, with the caller's raw arguments, so
 // that its audit event and its errors are the interpreter's, and this state follows it.
 bool initialise_filled(PyObject* self, Socket& socket, PyObject* arguments, PyObject* names,
-                       const Interpreter& own) noexcept {
+                       bool nonblocking, const Interpreter& own) noexcept {
     PyTypeObject* base = base_of(own);
     if (base->tp_init(self, arguments, names) < 0) return false;
     int fd = sys::invalid;
@@ -195,14 +195,15 @@ bool initialise_filled(PyObject* self, Socket& socket, PyObject* arguments, PyOb
     socket.filled = true;
     socket.row = find_family(socket.family, socket.protocol);
     // The base has applied the other module's default timeout; ours is to be in force.
+    const std::int64_t timeout = nonblocking ? 0 : own.default_timeout;
     Ref method(PyObject_GetAttrString(reinterpret_cast<PyObject*>(base), "gettimeout"));
     Ref current(method ? PyObject_CallOneArg(method.get(), self) : nullptr);
-    std::int64_t timeout = no_timeout;
-    if (!current || !parse_timeout(current.get(), timeout)) return false;
+    Ref wanted(current ? timeout_object(timeout) : nullptr);
+    const int equal =
+        wanted ? PyObject_RichCompareBool(current.get(), wanted.get(), Py_EQ) : -1;
+    if (equal < 0 || (equal == 0 && !mirror(self, "settimeout", wanted.get()))) return false;
     socket.timeout.store(timeout, std::memory_order_relaxed);
-    if (timeout == own.default_timeout || timeout == 0) return true;
-    Ref wanted(timeout_object(own.default_timeout));
-    return wanted && Ref(socket_settimeout(self, wanted.get()));
+    return true;
 }
 
 // An int argument, left as it is where none was given, with the error text of the interpreter's own
@@ -254,7 +255,8 @@ int socket_init(PyObject* self, PyObject* arguments, PyObject* names) noexcept {
         Socket& socket = state_of(self);
         const bool made = is_plain(self, *own)
                               ? initialise_plain(self, socket, family, type, protocol, fileno, *own)
-                              : initialise_filled(self, socket, arguments, names, *own);
+                              : initialise_filled(self, socket, arguments, names,
+                                                  (type & SOCK_NONBLOCK) != 0 && type != -1, *own);
         if (made) was_made(socket, fileno != nullptr && fileno != Py_None);
         return made ? 0 : -1;
     });

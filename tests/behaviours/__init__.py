@@ -18,6 +18,7 @@ import shutil
 import socket as stock
 import sys
 import tempfile
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -25,6 +26,9 @@ Behaviour: TypeAlias = Callable[..., Iterator[object]]
 
 # Ports that the kernel chooses, ip_local_port_range.
 EPHEMERAL = range(32768, 61000)
+
+# What looks at the class of the module, or at what else is of that class.
+OF_THE_CLASS_ITSELF = {"connection.functions_see_what_a_program_replaces"}
 
 registry: dict[str, Behaviour] = {}
 
@@ -145,15 +149,24 @@ def without_ports(event: object) -> object:
     return tuple(without_ports(each) for each in event)
 
 
-def difference(name: str) -> tuple[int, str]:
+def subclassed(module: Any) -> Any:
+    """The module with a subclass in place of its socket class."""
+    copied = types.ModuleType(module.__name__)
+    vars(copied).update(vars(module))
+    namespace = {"__module__": "socket", "__qualname__": "socket", "__slots__": ()}
+    copied.socket = type("socket", (module.socket,), namespace)
+    return copied
+
+
+def difference(name: str, subclass: bool = False) -> tuple[int, str]:
     """How many steps one behaviour has, and where the modules differ: '' where they do not."""
     import tracesock
 
     function = registry[name]
+    modules = [subclassed(each) if subclass else each for each in (stock, tracesock)]
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/path"  # the same for both
-        expected = observe(function, stock, path)
-        got = observe(function, tracesock, path)
+        expected, got = (observe(function, module, path) for module in modules)
     complaints = []
     wanted_steps, steps = expected.result or (), got.result or ()
     for number, pair in enumerate(zip(wanted_steps, steps, strict=False)):
@@ -163,6 +176,8 @@ def difference(name: str) -> tuple[int, str]:
             )
     if len(wanted_steps) != len(steps):
         complaints.append(f"{len(wanted_steps)} steps with stock, {len(steps)} with tracesock")
+    if expected.exception is not None:
+        complaints.append(f"the behaviour itself ended with {expected.exception}")
     for part in ("exception", "warnings", "events"):
         if getattr(expected, part) != getattr(got, part):
             complaints.append(

@@ -81,7 +81,7 @@ def setting(socket: Any) -> Iterator[object]:
                 (stock.IPPROTO_TCP, stock.TCP_NODELAY, 1),
                 (stock.IPPROTO_TCP, stock.TCP_CONGESTION, b"cubic"),
                 (stock.IPPROTO_TCP, stock.TCP_CONGESTION, b"nonsense"),
-                (stock.IPPROTO_TCP, stock.TCP_ULP, None, 1),
+                (stock.IPPROTO_TCP, 31, None, 1),
                 (stock.IPPROTO_IP, stock.IP_TTL, 64),
                 (stock.IPPROTO_IP, stock.IP_TTL, 300),
                 (stock.IPPROTO_IP, stock.IP_ADD_MEMBERSHIP, b"\xe0\0\0\1\x7f\0\0\1"),
