@@ -63,7 +63,9 @@ def test_same_as_stock_of_another_interpreter(python: str) -> None:
         timeout=110,
     )
     results = [json.loads(line) for line in done.stdout.splitlines()]
-    differences = [f"{each['name']}: {each['difference']}" for each in results if each["difference"]]
+    differences = [
+        f"{each['name']}: {each['difference']}" for each in results if each["difference"]
+    ]
     assert not differences, "\n".join(differences)
     assert done.returncode == 0, done.stderr
     assert {each["name"] for each in results} == set(behaviours.collect())

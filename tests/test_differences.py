@@ -325,6 +325,9 @@ def test_arguments_that_3_14_takes_are_taken_on_every_version() -> None:
     ):
         kernel = _native.encode_address(socket.AF_BLUETOOTH, protocol, address)
         assert _native.decode_address(protocol, kernel) == read
+    name = f"\0reuse-port-{os.getpid()}"
+    with socket.create_server(name, family=socket.AF_UNIX, reuse_port=True) as server:
+        assert server.getsockname() == name.encode()
 
 
 def test_a_timeout_of_more_than_24_days_is_waited_for() -> None:
@@ -649,6 +652,53 @@ def test_the_class_is_not_the_standard_librarys() -> None:
         print("done")
         """)
     assert done.stdout == "done\n"
+
+
+def test_the_class_is_pickled_only_where_it_is_installed() -> None:
+    for thing in (socket.socket, socket.SocketIO):
+        with pytest.raises(pickle.PicklingError, match="not the same object as socket"):
+            pickle.dumps(thing)
+    for function in (socket.create_connection, socket.gethostbyname, socket.inet_aton):
+        assert pickle.loads(pickle.dumps(function)) is function
+    done = run("""
+        import pickle, tracesock
+        tracesock.install()
+        assert pickle.loads(pickle.dumps(tracesock.socket)) is tracesock.socket
+        assert pickle.loads(pickle.dumps(tracesock.SocketIO)) is tracesock.SocketIO
+        print("done")
+        """)
+    assert done.stdout == "done\n"
+
+
+def test_methods_of_what_is_no_socket() -> None:
+    for name in ("bind", "connect", "connect_ex"):
+        with pytest.raises(TypeError, match=r"^descriptor '\w+' for '_socket.socket' objects"):
+            getattr(stock.socket, name)(5, ("127.0.0.1", 0))
+        with pytest.raises(AttributeError):
+            getattr(socket.socket, name)(5, ("127.0.0.1", 0))
+        with pytest.raises(TypeError, match=r"missing 1 required positional argument: 'self'$"):
+            getattr(socket.socket, name)()
+    for name in ("send", "sendall", "sendto", "recv", "recvfrom", "recv_into", "recvfrom_into"):
+        with pytest.raises(TypeError, match=rf"^descriptor '{name}' for '_socket.socket' objects"):
+            getattr(stock.socket, name)(5)
+        with pytest.raises(TypeError, match=rf"^descriptor '{name}' for 'socket' objects"):
+            getattr(socket.socket, name)(5)
+
+
+def test_closed_and_io_refs_are_a_bool_and_an_int() -> None:
+    theirs = stock.socket.__new__(stock.socket)
+    ours = socket.socket.__new__(socket.socket)
+    for name, default, refused in (("_closed", False, 1), ("_io_refs", 0, None)):
+        assert not hasattr(theirs, name)
+        assert getattr(ours, name) == default
+        with pytest.raises(TypeError):
+            setattr(ours, name, refused)
+        with pytest.raises(TypeError):
+            delattr(ours, name)
+    with pytest.raises(AttributeError):
+        theirs.close()
+    ours.close()
+    assert ours._closed
 
 
 def test_methods_of_the_stock_type_find_no_descriptor() -> None:

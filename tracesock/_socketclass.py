@@ -356,5 +356,6 @@ def _rebuild(rebuild: Any, arguments: tuple[Any, ...]) -> socket:
         raise
 
 
-socket.__slots__ = ["__weakref__", "_io_refs", "_closed"]  # the stock class's; two are the base's
+# As the stock class has it; two of them are the native type's.
+socket.__slots__ = ["__weakref__", "_io_refs", "_closed"]  # type: ignore[assignment]
 _native.bind_class(socket)

@@ -38,8 +38,8 @@ PyObject* make_builtin(PyObject*, PyObject* implementation) noexcept {
         const char* doc_text = name_text != nullptr ? PyUnicode_AsUTF8(doc.get()) : nullptr;
         if (doc_text == nullptr) return nullptr;
         auto definition = std::make_unique<Definition>(Definition{name_text, doc_text, {}});
-        definition->method = method(definition->name.c_str(), call_implementation,
-                                    definition->doc.c_str());
+        definition->method =
+            method(definition->name.c_str(), call_implementation, definition->doc.c_str());
         PyMethodDef* kept = &definition->method;
         const Ref owner(PyCapsule_New(definition.get(), definition_key, destroy_definition));
         if (!owner) return nullptr;

@@ -199,8 +199,7 @@ bool initialise_filled(PyObject* self, Socket& socket, PyObject* arguments, PyOb
     Ref method(PyObject_GetAttrString(reinterpret_cast<PyObject*>(base), "gettimeout"));
     Ref current(method ? PyObject_CallOneArg(method.get(), self) : nullptr);
     Ref wanted(current ? timeout_object(timeout) : nullptr);
-    const int equal =
-        wanted ? PyObject_RichCompareBool(current.get(), wanted.get(), Py_EQ) : -1;
+    const int equal = wanted ? PyObject_RichCompareBool(current.get(), wanted.get(), Py_EQ) : -1;
     if (equal < 0 || (equal == 0 && !mirror(self, "settimeout", wanted.get()))) return false;
     socket.timeout.store(timeout, std::memory_order_relaxed);
     return true;

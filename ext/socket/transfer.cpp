@@ -167,8 +167,8 @@ bool send_all(Socket& socket, const char* data, Py_ssize_t size, int flags) noex
 // --- receiving --------------------------------------------------------------------------------
 
 // One recv(2), or recvfrom(2) where `from` is given: the count, or -1 with an exception.
-std::int64_t receive(Socket& socket, char* data, Py_ssize_t size, int flags,
-                     Address* from, bool tried = false) noexcept {
+std::int64_t receive(Socket& socket, char* data, Py_ssize_t size, int flags, Address* from,
+                     bool tried = false) noexcept {
     Deadline deadline = deadline_of(socket);
     std::int64_t received = 0;
     const bool whole = (flags & MSG_WAITALL) != 0;

@@ -171,9 +171,7 @@ def difference(name: str, subclass: bool = False) -> tuple[int, str]:
     wanted_steps, steps = expected.result or (), got.result or ()
     for number, pair in enumerate(zip(wanted_steps, steps, strict=False)):
         if pair[0] != pair[1]:
-            complaints.append(
-                f"step {number}\n    stock:     {pair[0]}\n    tracesock: {pair[1]}"
-            )
+            complaints.append(f"step {number}\n    stock:     {pair[0]}\n    tracesock: {pair[1]}")
     if len(wanted_steps) != len(steps):
         complaints.append(f"{len(wanted_steps)} steps with stock, {len(steps)} with tracesock")
     if expected.exception is not None:

@@ -241,7 +241,12 @@ def connections(socket: Any, path: str) -> Iterator[object]:
             yield other.connect(f"{path}/datagrams"), other.getpeername(), other.send(b"x")
             yield sock.recvfrom(10)
             other.bind(f"{path}/mine")
-            yield other.send(b"y"), sock.recvfrom(10), sock.sendto(b"z", f"{path}/mine"), other.recv(9)
+            yield (
+                other.send(b"y"),
+                sock.recvfrom(10),
+                sock.sendto(b"z", f"{path}/mine"),
+                other.recv(9),
+            )
         with socket.socket(AF_UNIX) as stream:
             yield attempt(stream.connect, f"{path}/datagrams")
     with socket.socket(AF_INET, stock.SOCK_DGRAM) as sock:
@@ -261,7 +266,10 @@ def accepting(socket: Any) -> Iterator[object]:
                 with connection:
                     yield type(connection) is socket.socket, address == client.getsockname()
                     yield connection.family, connection.type, connection.proto, len(address)
-                    yield connection.getpeername() == address, connection.getsockname() == listener.getsockname()
+                    yield (
+                        connection.getpeername() == address,
+                        connection.getsockname() == listener.getsockname(),
+                    )
             with socket.socket(family) as client:
                 client.connect(listener.getsockname())
                 fd, address = listener._accept()
@@ -445,7 +453,10 @@ def clients(socket: Any) -> Iterator[object]:
         {"127.0.0.1": 1, "x": 2},
     ):
         yield shown(address), attempt(socket.create_connection, address)
-    yield attempt(socket.create_connection), attempt(socket.create_connection, address=("127.0.0.1", 1))
+    yield (
+        attempt(socket.create_connection),
+        attempt(socket.create_connection, address=("127.0.0.1", 1)),
+    )
 
 
 @behaviour
@@ -506,7 +517,13 @@ def pairs(socket: Any) -> Iterator[object]:
         yield shown(given), type(made), [(each.family, each.type, each.proto) for each in made]
         for each in made:
             each.close()
-    for names in ({"family": AF_UNIX}, {"type": stock.SOCK_DGRAM}, {"proto": 0}, {"x": 1}, {"fileno": 3}):
+    for names in (
+        {"family": AF_UNIX},
+        {"type": stock.SOCK_DGRAM},
+        {"proto": 0},
+        {"x": 1},
+        {"fileno": 3},
+    ):
         made = attempt(socket.socketpair, **names)
         yield shown(names), made if isinstance(made, Exception) else type(made)
         for each in made if isinstance(made, tuple) else ():
@@ -575,7 +592,12 @@ def of_descriptors(socket: Any) -> Iterator[object]:
             if number is not False:
                 yield shown(number), attempt(socket.dup, number), attempt(socket.close, number)
         copied = socket.dup(fd)
-        yield type(copied), os.get_inheritable(copied), socket.close(copied), attempt(socket.close, copied)
+        yield (
+            type(copied),
+            os.get_inheritable(copied),
+            socket.close(copied),
+            attempt(socket.close, copied),
+        )
         yield socket.close(socket.dup(Index(fd)))
         yield one.send(b"x"), two.recv(1)
     yield attempt(one.dup), attempt(socket.fromfd, one, 1, 1), errno.EBADF

@@ -380,7 +380,6 @@ def without_init(socket: Any) -> Iterator[object]:
     ):
         yield shown(attempt(call))
     yield sock.gettimeout()
-    del sock
 
 
 @behaviour
@@ -488,7 +487,9 @@ def multiple_inheritance(socket: Any) -> Iterator[object]:
         pass
 
     with socket.socket() as sock:
-        yield shown(attempt(setattr, sock, "__class__", Assigned)).replace("_native.Socket", "socket")
+        yield shown(attempt(setattr, sock, "__class__", Assigned)).replace(
+            "_native.Socket", "socket"
+        )
 
 
 @behaviour
@@ -562,7 +563,7 @@ def unclosed_as_an_error(socket: Any) -> Iterator[object]:
         fd = sock.fileno()
         del sock
         gc.collect()
-        yield [(kind, shown(text)) for kind, text in seen]  # type: ignore[misc]
+        yield [(kind, shown(text)) for kind, text in seen]
     yield attempt(os.fstat, fd)
 
 

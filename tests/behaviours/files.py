@@ -20,14 +20,53 @@ def closed(stream: Any) -> object:
 
 @behaviour
 def modes(socket: Any) -> Iterator[object]:
-    for mode in ("r", "w", "rw", "wr", "b", "rb", "br", "wb", "bw", "rwb", "rbw", "brw", "", "rr",
-                 "bb", "a", "x", "r+", "rt", "t", "U", "rU", "R", " r", "ab", "r\0", "é",
-                 None, 5, b"r", ["r"], ("r", "w"), {"r"}, [], [1], object):  # fmt: skip
+    for mode in (
+        "r",
+        "w",
+        "rw",
+        "wr",
+        "b",
+        "rb",
+        "br",
+        "wb",
+        "bw",
+        "rwb",
+        "rbw",
+        "brw",
+        "",
+        "rr",
+        "bb",
+        "a",
+        "x",
+        "r+",
+        "rt",
+        "t",
+        "U",
+        "rU",
+        "R",
+        " r",
+        "ab",
+        "r\0",
+        "é",
+        None,
+        5,
+        b"r",
+        ["r"],
+        ("r", "w"),
+        {"r"},
+        [],
+        [1],
+        object,
+    ):
         for buffering in (None, -1, 0, 1, 2, 8192, -5, True, Index(16), 2**31, 2**70, 1.5, "1"):
             sock = socket.socket()
             stream = attempt(sock.makefile, mode, buffering)
             if not isinstance(stream, Exception):
-                yield mode if not isinstance(mode, type) else 0, shown(buffering), type(stream).__name__
+                yield (
+                    mode if not isinstance(mode, type) else 0,
+                    shown(buffering),
+                    type(stream).__name__,
+                )
                 yield getattr(stream, "mode", None), stream.readable(), stream.writable()
                 yield stream.seekable(), sock._io_refs, stream.closed, stream.isatty()
                 stream.close()
@@ -57,10 +96,15 @@ def arguments(socket: Any) -> Iterator[object]:
     ):
         with socket.socket() as sock:
             stream = attempt(sock.makefile, **given)
-            yield shown(given), stream if isinstance(stream, Exception) else (
-                stream.encoding if isinstance(stream, io.TextIOWrapper) else None,
-                getattr(stream, "errors", None),
-                getattr(stream, "newlines", None),
+            yield (
+                shown(given),
+                stream
+                if isinstance(stream, Exception)
+                else (
+                    stream.encoding if isinstance(stream, io.TextIOWrapper) else None,
+                    getattr(stream, "errors", None),
+                    getattr(stream, "newlines", None),
+                ),
             )
             closed(stream)
             del stream
@@ -126,9 +170,10 @@ def the_socket_stays_open_for_its_streams(socket: Any) -> Iterator[object]:
 def text_and_lines(socket: Any) -> Iterator[object]:
     one, two = socket.socketpair()
     with one, two:
-        with one.makefile("w", encoding="utf-8", newline="\n") as writer, two.makefile(
-            "r", encoding="utf-8"
-        ) as reader:
+        with (
+            one.makefile("w", encoding="utf-8", newline="\n") as writer,
+            two.makefile("r", encoding="utf-8") as reader,
+        ):
             yield writer.write("åäö\nzwei\r\ndrei"), writer.flush()
             yield reader.readline(), reader.readline(), writer.close(), one.shutdown(1)
             yield reader.read(), reader.read(), attempt(writer.write, "x")
@@ -159,7 +204,12 @@ def socket_io(socket: Any) -> Iterator[object]:
             yield mode, made.mode, made.readable(), made.writable(), made.seekable()
             yield made.name == one.fileno(), made.fileno() == one.fileno(), made.closed
             buffer = bytearray(2)
-            yield attempt(made.readinto, buffer), buffer, attempt(made.read, 1), attempt(made.read, 1)
+            yield (
+                attempt(made.readinto, buffer),
+                buffer,
+                attempt(made.read, 1),
+                attempt(made.read, 1),
+            )
             yield attempt(made.readall), attempt(made.readline), attempt(made.write, b"xyz")
             yield attempt(made.write, "x"), attempt(made.write, None), attempt(made.readinto, b"x")
             yield attempt(made.readinto, 5), attempt(made.writelines, [b"a", b"b"])
@@ -191,7 +241,12 @@ def streams_of_a_non_blocking_socket(socket: Any) -> Iterator[object]:
             pass
         yield raw.write(b"x")
         reader = one.makefile("rb")
-        yield attempt(reader.read, 5), attempt(reader.read), attempt(reader.readline), attempt(reader.peek)
+        yield (
+            attempt(reader.read, 5),
+            attempt(reader.read),
+            attempt(reader.readline),
+            attempt(reader.peek),
+        )
         writer = one.makefile("wb", 10)
         yield attempt(writer.write, bytes(20)), attempt(writer.flush), attempt(writer.close)
         text = one.makefile("r")
@@ -226,14 +281,30 @@ def stream_attributes(socket: Any) -> Iterator[object]:
         raw = sock.makefile("rb", 0)
         raw.foo = 1
         yield raw.foo, attempt(setattr, raw, "name", 1), attempt(setattr, raw, "mode", 1)
-        yield sorted(set(vars(raw)) - {"foo"}), raw._sock is sock, raw._mode, raw._reading, raw._writing
+        yield (
+            sorted(set(vars(raw)) - {"foo"}),
+            raw._sock is sock,
+            raw._mode,
+            raw._reading,
+            raw._writing,
+        )
         yield raw.raw if hasattr(raw, "raw") else None
         raw.close()
         buffered = sock.makefile("rb")
-        yield type(buffered.raw).__name__, buffered.raw._sock is sock, buffered.mode, buffered.name >= 0
+        yield (
+            type(buffered.raw).__name__,
+            buffered.raw._sock is sock,
+            buffered.mode,
+            buffered.name >= 0,
+        )
         yield attempt(buffered.detach) is not None, sock._io_refs
         text = sock.makefile("rw")
-        yield type(text.buffer).__name__, text.mode, text.line_buffering, text.name if hasattr(text, "name") else None
+        yield (
+            type(text.buffer).__name__,
+            text.mode,
+            text.line_buffering,
+            text.name if hasattr(text, "name") else None,
+        )
         text.close()
 
 
@@ -277,10 +348,19 @@ def sending_files(socket: Any, path: str) -> Iterator[object]:
                     source.seek(0)
                 if how == "small":
                     file.seek(3)
-                yield how, offset, count, attempt(client.sendfile, source, offset, count), source.tell()
+                yield (
+                    how,
+                    offset,
+                    count,
+                    attempt(client.sendfile, source, offset, count),
+                    source.tell(),
+                )
                 client.shutdown(1)
                 reader.join()
-                yield len(into), bytes(into) == (bytes(range(256)) * 300)[offset:][:count][: len(into)]
+                yield (
+                    len(into),
+                    bytes(into) == (bytes(range(256)) * 300)[offset:][:count][: len(into)],
+                )
 
 
 @behaviour
@@ -305,13 +385,17 @@ def refused_files(socket: Any, path: str) -> Iterator[object]:
             yield attempt(one.sendfile, text)
         with open(f"{path}/data", "rb") as file:
             yield attempt(one.sendfile, file, count=3), attempt(one.sendfile, file=file, offset=2)
-            yield attempt(two.recv, 100), attempt(one.sendfile), attempt(one.sendfile, file, 0, 1, 2)
+            yield (
+                attempt(two.recv, 100),
+                attempt(one.sendfile),
+                attempt(one.sendfile, file, 0, 1, 2),
+            )
             one.setblocking(False)
             yield attempt(one.sendfile, file), attempt(one._sendfile_use_send, file)
             yield attempt(one.sendfile, io.BytesIO(b"x")), attempt(one.sendfile, io.BytesIO(b""))
             one.setblocking(True)
-        closed_file = open(f"{path}/data", "rb")
-        closed_file.close()
+        with open(f"{path}/data", "rb") as closed_file:
+            pass
         yield attempt(one.sendfile, closed_file)
         with open(os.devnull, "rb") as empty:
             yield attempt(one.sendfile, empty)
@@ -331,12 +415,25 @@ def refused_files(socket: Any, path: str) -> Iterator[object]:
             def read(self, size: int) -> bytes:
                 return b""
 
-        for number in (-1, 99999, "x", None, 1.5, OSError("no"), AttributeError("no"), io.UnsupportedOperation("no"), ValueError("v")):  # fmt: skip
+        for number in (
+            -1,
+            99999,
+            "x",
+            None,
+            1.5,
+            OSError("no"),
+            AttributeError("no"),
+            io.UnsupportedOperation("no"),
+            ValueError("v"),
+        ):
             yield shown(number), attempt(one.sendfile, Odd(number))
     for kind in (stock.SOCK_DGRAM, stock.SOCK_SEQPACKET, stock.SOCK_RAW):
         fd = stock.socketpair()
         fd[1].close()
-        with socket.socket(stock.AF_UNIX, kind, 0, fd[0].detach()) as sock, open(f"{path}/data", "rb") as file:
+        with (
+            socket.socket(stock.AF_UNIX, kind, 0, fd[0].detach()) as sock,
+            open(f"{path}/data", "rb") as file,
+        ):
             yield kind, attempt(sock.sendfile, file)
     sock = socket.socket()
     sock.close()

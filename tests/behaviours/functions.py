@@ -10,9 +10,36 @@ from typing import Any
 
 from tests.behaviours import Failing, Index, attempt, behaviour, shown
 
-NUMBERS = (0, 1, 255, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64, 2**80,
-           -1, -(2**31), -(2**31) - 1, -(2**63), -(2**80), True, False, 1.0, math.nan, "1", b"1", None, [],
-           Failing(), object)  # fmt: skip
+NUMBERS = (
+    0,
+    1,
+    255,
+    65535,
+    65536,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**32,
+    2**63 - 1,
+    2**63,
+    2**64,
+    2**80,
+    -1,
+    -(2**31),
+    -(2**31) - 1,
+    -(2**63),
+    -(2**80),
+    True,
+    False,
+    1.0,
+    math.nan,
+    "1",
+    b"1",
+    None,
+    [],
+    Failing(),
+    object,
+)
 
 
 @behaviour
@@ -30,7 +57,17 @@ def byte_order(socket: Any) -> Iterator[object]:
 @behaviour
 def control_message_sizes(socket: Any) -> Iterator[object]:
     for name in ("CMSG_LEN", "CMSG_SPACE"):
-        for number in (*NUMBERS, Index(4), 0x7FFFFFFF - 16, 0x7FFFFFFF - 15, 0x7FFFFFF0, 7, 8, 9, 16):
+        for number in (
+            *NUMBERS,
+            Index(4),
+            0x7FFFFFFF - 16,
+            0x7FFFFFFF - 15,
+            0x7FFFFFF0,
+            7,
+            8,
+            9,
+            16,
+        ):
             yield name, shown(number), attempt(getattr(socket, name), number)
         yield attempt(getattr(socket, name)), attempt(getattr(socket, name), 1, 2)
         yield attempt(getattr(socket, name), length=1)
@@ -38,19 +75,84 @@ def control_message_sizes(socket: Any) -> Iterator[object]:
 
 @behaviour
 def packed_addresses(socket: Any) -> Iterator[object]:
-    for text in ("", "0", "1", "1.2", "1.2.3", "1.2.3.4", "1.2.3.4.5", "1.2.3.4 ", " 1.2.3.4", "1.2.3.4x",
-                 "1.2.3.256", "0x7f.1", "0377.1", "08", "4294967295", "4294967296", "255.255.255.255",
-                 "1.2.3.4\0", "\0", "é", "\ud800", "::1", "::", "1::2::3", "::1%lo", "fe80::1",
-                 "::ffff:1.2.3.4", "12345::", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8:9", "x" * 10000,
-                 b"1.2.3.4", bytearray(b"1.2.3.4"), None, 5, 1.5, [], object):  # fmt: skip
+    for text in (
+        "",
+        "0",
+        "1",
+        "1.2",
+        "1.2.3",
+        "1.2.3.4",
+        "1.2.3.4.5",
+        "1.2.3.4 ",
+        " 1.2.3.4",
+        "1.2.3.4x",
+        "1.2.3.256",
+        "0x7f.1",
+        "0377.1",
+        "08",
+        "4294967295",
+        "4294967296",
+        "255.255.255.255",
+        "1.2.3.4\0",
+        "\0",
+        "é",
+        "\ud800",
+        "::1",
+        "::",
+        "1::2::3",
+        "::1%lo",
+        "fe80::1",
+        "::ffff:1.2.3.4",
+        "12345::",
+        "1:2:3:4:5:6:7:8",
+        "1:2:3:4:5:6:7:8:9",
+        "x" * 10000,
+        b"1.2.3.4",
+        bytearray(b"1.2.3.4"),
+        None,
+        5,
+        1.5,
+        [],
+        object,
+    ):
         yield shown(text)[:40], attempt(socket.inet_aton, text)
         for family in (stock.AF_INET, stock.AF_INET6, stock.AF_UNIX, 0, -1, 999, True):
             yield family, attempt(socket.inet_pton, family, text)
-    for packed in (b"", b"\0", bytes(4), b"\1\2\3\4", bytes(5), bytes(15), bytes(16), b"\xff" * 16, bytes(17),
-                   b"\0" * 10 + b"\xff\xff\1\2\3\4", bytearray(4), memoryview(b"\1\2\3\4"),
-                   memoryview(bytes(8))[::2], "1234", "", None, 5, [1, 2, 3, 4], object):  # fmt: skip
+    for packed in (
+        b"",
+        b"\0",
+        bytes(4),
+        b"\1\2\3\4",
+        bytes(5),
+        bytes(15),
+        bytes(16),
+        b"\xff" * 16,
+        bytes(17),
+        b"\0" * 10 + b"\xff\xff\1\2\3\4",
+        bytearray(4),
+        memoryview(b"\1\2\3\4"),
+        memoryview(bytes(8))[::2],
+        "1234",
+        "",
+        None,
+        5,
+        [1, 2, 3, 4],
+        object,
+    ):
         yield shown(packed)[:40], attempt(socket.inet_ntoa, packed)
-        for family in (stock.AF_INET, stock.AF_INET6, stock.AF_UNIX, 0, -1, 999, 2**31, 2**80, "2", None, 2.0):
+        for family in (
+            stock.AF_INET,
+            stock.AF_INET6,
+            stock.AF_UNIX,
+            0,
+            -1,
+            999,
+            2**31,
+            2**80,
+            "2",
+            None,
+            2.0,
+        ):
             yield shown(family), attempt(socket.inet_ntop, family, packed)
             yield attempt(socket.inet_pton, family, "1.2.3.4")
     for name in ("inet_aton", "inet_ntoa", "inet_pton", "inet_ntop"):
@@ -62,8 +164,27 @@ def packed_addresses(socket: Any) -> Iterator[object]:
 @behaviour
 def interfaces(socket: Any) -> Iterator[object]:
     yield socket.if_nameindex(), attempt(socket.if_nameindex, 1), attempt(socket.if_nameindex, x=1)
-    for name in ("lo", b"lo", bytearray(b"lo"), "", "nonsense", "lo\0", b"lo\0x", "x" * 15, "x" * 16, "x" * 1000,
-                 "é", "\udcff", "\ud800", __import__("pathlib").Path("lo"), None, 1, 1.5, [], object):  # fmt: skip
+    for name in (
+        "lo",
+        b"lo",
+        bytearray(b"lo"),
+        "",
+        "nonsense",
+        "lo\0",
+        b"lo\0x",
+        "x" * 15,
+        "x" * 16,
+        "x" * 1000,
+        "é",
+        "\udcff",
+        "\ud800",
+        __import__("pathlib").Path("lo"),
+        None,
+        1,
+        1.5,
+        [],
+        object,
+    ):
         yield shown(name)[:40], attempt(socket.if_nametoindex, name)
     for index in NUMBERS:
         if not isinstance(index, Failing) or sys.version_info >= (3, 14):
@@ -167,7 +288,9 @@ def getaddrinfo(socket: Any) -> Iterator[object]:
     for host in HOSTS:
         for port in (None, 80):
             yield shown(host)[:50], port, attempt(socket.getaddrinfo, host, port)
-            yield attempt(socket.getaddrinfo, host, port, 0, stock.SOCK_STREAM, 0, stock.AI_NUMERICHOST)
+            yield attempt(
+                socket.getaddrinfo, host, port, 0, stock.SOCK_STREAM, 0, stock.AI_NUMERICHOST
+            )
     for port in PORTS:
         if port is True and sys.version_info < (3, 14):
             continue  # as Index
@@ -176,14 +299,36 @@ def getaddrinfo(socket: Any) -> Iterator[object]:
             yield attempt(socket.getaddrinfo, host, port, stock.AF_INET, stock.SOCK_STREAM)
     if sys.version_info >= (3, 14):
         yield attempt(socket.getaddrinfo, "127.0.0.1", Index(80))
-    for family in (0, 2, 10, 1, 16, 17, 999, -1, 2**31, 2**80, "2", None, 2.0, True, Index(2), Failing()):
+    for family in (
+        0,
+        2,
+        10,
+        1,
+        16,
+        17,
+        999,
+        -1,
+        2**31,
+        2**80,
+        "2",
+        None,
+        2.0,
+        True,
+        Index(2),
+        Failing(),
+    ):
         yield shown(family), attempt(socket.getaddrinfo, "127.0.0.1", 80, family)
         yield attempt(socket.getaddrinfo, "::1", 80, family, 1)
         yield attempt(socket.getaddrinfo, "::1", 80, type=family)
         yield attempt(socket.getaddrinfo, "::1", 80, proto=family, type=1)
         yield attempt(socket.getaddrinfo, "127.0.0.1", 80, 0, 1, 0, family)
-    for flags in (*(1 << bit for bit in range(14)), stock.AI_CANONNAME | stock.AI_NUMERICHOST,
-                  stock.AI_V4MAPPED | stock.AI_ALL, stock.AI_PASSIVE | stock.AI_NUMERICSERV, -1):  # fmt: skip
+    for flags in (
+        *(1 << bit for bit in range(14)),
+        stock.AI_CANONNAME | stock.AI_NUMERICHOST,
+        stock.AI_V4MAPPED | stock.AI_ALL,
+        stock.AI_PASSIVE | stock.AI_NUMERICSERV,
+        -1,
+    ):
         for host in ("127.0.0.1", "localhost", None):
             for family in (0, stock.AF_INET6):
                 yield flags, host, attempt(socket.getaddrinfo, host, "80", family, 1, 0, flags)
@@ -193,24 +338,69 @@ def getaddrinfo(socket: Any) -> Iterator[object]:
     for given in ((), ("x",), ("127.0.0.1", 80, 0, 0, 0, 0, 0)):
         yield attempt(socket.getaddrinfo, *given)
     yield attempt(socket.getaddrinfo, host="127.0.0.1", port=80, family=2, type=1, proto=6, flags=0)
-    yield attempt(socket.getaddrinfo, "127.0.0.1", nonsense=80), attempt(socket.getaddrinfo, port=80)
+    yield (
+        attempt(socket.getaddrinfo, "127.0.0.1", nonsense=80),
+        attempt(socket.getaddrinfo, port=80),
+    )
     yield [[type(each) for each in item] for item in socket.getaddrinfo("127.0.0.1", 80)]
 
 
 @behaviour
 def getnameinfo(socket: Any) -> Iterator[object]:
-    for address in (("127.0.0.1", 80), ("127.0.0.1", 0), ("::1", 80), ("::1", 80, 0, 0), ("::1", 80, 1, 1),
-                    ("::1", 80, 0x100000), ("::1", 80, -1), ("::1", 80, 2**32), ("::1", 80, 0, 99), ("fe80::1", 80, 0, 1),
-                    ("127.0.0.1", 80, 0), ("127.0.0.1", 80, 0, 0), ("127.0.0.1", 70000), ("127.0.0.1", -1),
-                    ("127.0.0.1", 2**31), ("127.0.0.1", 2**80), ("127.0.0.1", "80"), ("127.0.0.1", None),
-                    ("127.0.0.1", 80.0), ("127.0.0.1", True), ("127.0.0.1", Index(80)), ("127.0.0.1", Failing()),
-                    ("localhost", 80), ("", 80), ("nonsense.invalid", 80), (None, 80), (b"127.0.0.1", 80),
-                    (5, 80), ("127.0.0.1\0", 80), ("é", 80), ("\ud800", 80), ("255.255.255.255", 80),
-                    ("0.0.0.0", 80), ("127.0.0.1",), (), ("127.0.0.1", 80, 0, 0, 0), ["127.0.0.1", 80],
-                    "127.0.0.1", None, 5, {}, object):  # fmt: skip
-        for flags in (0, stock.NI_NUMERICHOST | stock.NI_NUMERICSERV, stock.NI_NUMERICHOST | stock.NI_DGRAM,
-                      stock.NI_NAMEREQD | stock.NI_NUMERICSERV):  # fmt: skip
-            if address in (("0.0.0.0", 80), ("255.255.255.255", 80)) and not flags & stock.NI_NUMERICHOST:
+    for address in (
+        ("127.0.0.1", 80),
+        ("127.0.0.1", 0),
+        ("::1", 80),
+        ("::1", 80, 0, 0),
+        ("::1", 80, 1, 1),
+        ("::1", 80, 0x100000),
+        ("::1", 80, -1),
+        ("::1", 80, 2**32),
+        ("::1", 80, 0, 99),
+        ("fe80::1", 80, 0, 1),
+        ("127.0.0.1", 80, 0),
+        ("127.0.0.1", 80, 0, 0),
+        ("127.0.0.1", 70000),
+        ("127.0.0.1", -1),
+        ("127.0.0.1", 2**31),
+        ("127.0.0.1", 2**80),
+        ("127.0.0.1", "80"),
+        ("127.0.0.1", None),
+        ("127.0.0.1", 80.0),
+        ("127.0.0.1", True),
+        ("127.0.0.1", Index(80)),
+        ("127.0.0.1", Failing()),
+        ("localhost", 80),
+        ("", 80),
+        ("nonsense.invalid", 80),
+        (None, 80),
+        (b"127.0.0.1", 80),
+        (5, 80),
+        ("127.0.0.1\0", 80),
+        ("é", 80),
+        ("\ud800", 80),
+        ("255.255.255.255", 80),
+        ("0.0.0.0", 80),
+        ("127.0.0.1",),
+        (),
+        ("127.0.0.1", 80, 0, 0, 0),
+        ["127.0.0.1", 80],
+        "127.0.0.1",
+        None,
+        5,
+        {},
+        object,
+    ):
+        for flags in (
+            0,
+            stock.NI_NUMERICHOST | stock.NI_NUMERICSERV,
+            stock.NI_NUMERICHOST | stock.NI_DGRAM,
+            stock.NI_NAMEREQD | stock.NI_NUMERICSERV,
+        ):
+            if (
+                address in (("0.0.0.0", 80), ("255.255.255.255", 80))
+                and not flags & stock.NI_NUMERICHOST
+            ):
                 continue  # asks name servers
             yield shown(address), flags, attempt(socket.getnameinfo, address, flags)
     for flags in (-1, 2**31, 2**80, "0", None, 1.5, True, Index(3), Failing(), 1 << 20):
@@ -224,7 +414,10 @@ def getnameinfo(socket: Any) -> Iterator[object]:
 def gethostby(socket: Any) -> Iterator[object]:
     for name in ("gethostbyname", "gethostbyname_ex", "gethostbyaddr", "getfqdn"):
         for host in HOSTS:
-            if host in ("0.0.0.0", "::", "256.256.256.256", "255.255.255.255", "<broadcast>") and name != "gethostbyname":
+            if (
+                host in ("0.0.0.0", "::", "256.256.256.256", "255.255.255.255", "<broadcast>")
+                and name != "gethostbyname"
+            ):
                 continue
             yield name, shown(host)[:50], attempt(getattr(socket, name), host)
         for host in ("127.0.0.1\0", "\0", b"localhost\0x", bytearray(b"localhost")):
@@ -237,16 +430,36 @@ def gethostby(socket: Any) -> Iterator[object]:
 
 @behaviour
 def services_and_protocols(socket: Any) -> Iterator[object]:
-    for name in ("http", "HTTP", "domain", "nonsense", "", "é", "\ud800", "http\0", b"http", None, 5, object):
+    for name in (
+        "http",
+        "HTTP",
+        "domain",
+        "nonsense",
+        "",
+        "é",
+        "\ud800",
+        "http\0",
+        b"http",
+        None,
+        5,
+        object,
+    ):
         yield shown(name), attempt(socket.getservbyname, name), attempt(socket.getprotobyname, name)
         for protocol in ("tcp", "udp", "TCP", "nonsense", "", None, b"tcp", 5, "tcp\0", "\ud800"):
             yield shown(protocol), attempt(socket.getservbyname, name, protocol)
     for protocol in ("tcp", "udp", "icmp", "ip", "ipv6", "TCP", "nonsense", "tcp "):
         yield protocol, attempt(socket.getprotobyname, protocol)
     for port in (*NUMBERS, 80, 53, 443, Index(80), 9, 60000):
-        yield shown(port), attempt(socket.getservbyport, port), attempt(socket.getservbyport, port, "tcp")
+        yield (
+            shown(port),
+            attempt(socket.getservbyport, port),
+            attempt(socket.getservbyport, port, "tcp"),
+        )
         yield attempt(socket.getservbyport, port, "udp"), attempt(socket.getservbyport, port, None)
-        yield attempt(socket.getservbyport, port, "nonsense"), attempt(socket.getservbyport, port, 5)
+        yield (
+            attempt(socket.getservbyport, port, "nonsense"),
+            attempt(socket.getservbyport, port, 5),
+        )
     for name in ("getservbyname", "getservbyport", "getprotobyname"):
         for given in ((), (1, 2, 3), ("a", "b", "c", "d")):
             yield name, given, attempt(getattr(socket, name), *given)
@@ -256,6 +469,21 @@ def services_and_protocols(socket: Any) -> Iterator[object]:
 @behaviour
 def host_names(socket: Any) -> Iterator[object]:
     yield socket.gethostname(), attempt(socket.gethostname, 1), attempt(socket.gethostname, x=1)
-    for name in (None, 5, 1.5, [], object, "a\0b", "\ud800", "x" * 100, b"x" * 100, bytearray(b"x")):
+    for name in (
+        None,
+        5,
+        1.5,
+        [],
+        object,
+        "a\0b",
+        "\ud800",
+        "x" * 100,
+        b"x" * 100,
+        bytearray(b"x"),
+    ):
         yield shown(name)[:40], attempt(socket.sethostname, name)
-    yield attempt(socket.sethostname), attempt(socket.sethostname, "a", "b"), attempt(socket.sethostname, name="a")
+    yield (
+        attempt(socket.sethostname),
+        attempt(socket.sethostname, "a", "b"),
+        attempt(socket.sethostname, name="a"),
+    )

@@ -14,7 +14,8 @@ from tests.behaviours import attempt, behaviour, shown
 FUNCTIONS = [
     name
     for name in dir(stock)
-    if not name.startswith("__") and isinstance(getattr(stock, name), (types.FunctionType, types.BuiltinFunctionType))
+    if not name.startswith("__")
+    and isinstance(getattr(stock, name), (types.FunctionType, types.BuiltinFunctionType))
 ]
 METHODS = [name for name in dir(stock.socket) if callable(getattr(stock.socket, name))]
 OWN = [name for name in METHODS if not name.startswith("__")]
@@ -46,14 +47,25 @@ def public_names(socket: Any) -> Iterator[object]:
 def values(socket: Any) -> Iterator[object]:
     for name, value in vars(stock).items():
         if not name.startswith("__") and isinstance(value, (int, str, bytes, float, bool)):
-            yield name, getattr(socket, name), shown(getattr(socket, name)), str(getattr(socket, name))
+            yield (
+                name,
+                getattr(socket, name),
+                shown(getattr(socket, name)),
+                str(getattr(socket, name)),
+            )
 
 
 @behaviour
 def names_of_functions(socket: Any) -> Iterator[object]:
     for name in FUNCTIONS:
         function = getattr(socket, name)
-        yield name, function.__name__, function.__qualname__, bool(function.__doc__), callable(function)
+        yield (
+            name,
+            function.__name__,
+            function.__qualname__,
+            bool(function.__doc__),
+            callable(function),
+        )
 
 
 @behaviour
@@ -69,15 +81,23 @@ def signatures_of_functions(socket: Any) -> Iterator[object]:
     for name in FUNCTIONS:
         if isinstance(getattr(stock, name), types.FunctionType):
             found = inspect.signature(getattr(socket, name))
-            yield name, [
-                (each.name, each.kind.name, shown(each.default)) for each in found.parameters.values()
-            ]
+            yield (
+                name,
+                [
+                    (each.name, each.kind.name, shown(each.default))
+                    for each in found.parameters.values()
+                ],
+            )
     for name in OWN:
         if isinstance(getattr(stock.socket, name), types.FunctionType):
             found = inspect.signature(getattr(socket.socket, name))
-            yield name, [
-                (each.name, each.kind.name, shown(each.default)) for each in found.parameters.values()
-            ][: 7 if name != "_real_close" else 1]
+            yield (
+                name,
+                [
+                    (each.name, each.kind.name, shown(each.default))
+                    for each in found.parameters.values()
+                ][: 7 if name != "_real_close" else 1],
+            )
     found = inspect.signature(socket.socket)
     yield [(each.name, each.kind.name, each.default) for each in found.parameters.values()]
     found = inspect.signature(socket.SocketIO)
@@ -99,7 +119,10 @@ def methods(socket: Any) -> Iterator[object]:
 @behaviour
 def unbound_methods(socket: Any) -> Iterator[object]:
     for name in OWN:
-        if isinstance(getattr(stock.socket, name), types.MethodDescriptorType) and name not in DIFFERENT:
+        if (
+            isinstance(getattr(stock.socket, name), types.MethodDescriptorType)
+            and name not in DIFFERENT
+        ):
             yield name, attempt(getattr(socket.socket, name))
             yield name, attempt(getattr(socket.socket, name), 5)
             yield name, attempt(getattr(socket.socket, name), object(), 5)
@@ -128,15 +151,45 @@ def wrong_numbers_of_arguments(socket: Any) -> Iterator[object]:
             yield name, attempt(lambda name=name: eval(f"sock.{name}(x=1)", {"sock": sock}))
             yield name, attempt(lambda name=name: eval(f"sock.{name}(1, x=1)", {"sock": sock}))
         for name in (
-            "accept", "_accept", "bind", "connect", "connect_ex", "dup", "get_inheritable", "getsockopt", "makefile",
-            "recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into", "send",
-            "sendall", "sendfile", "sendmsg", "sendto", "set_inheritable", "setblocking",
-            "setsockopt", "settimeout", "shutdown", "sendmsg_afalg",
+            "accept",
+            "_accept",
+            "bind",
+            "connect",
+            "connect_ex",
+            "dup",
+            "get_inheritable",
+            "getsockopt",
+            "makefile",
+            "recv",
+            "recv_into",
+            "recvfrom",
+            "recvfrom_into",
+            "recvmsg",
+            "recvmsg_into",
+            "send",
+            "sendall",
+            "sendfile",
+            "sendmsg",
+            "sendto",
+            "set_inheritable",
+            "setblocking",
+            "setsockopt",
+            "settimeout",
+            "shutdown",
+            "sendmsg_afalg",
         ):
             if name not in ("accept", "_accept", "makefile", "dup", "get_inheritable"):
                 yield name, attempt(getattr(sock, name))
             yield name, attempt(getattr(sock, name), 1, 2, 3, 4, 5)
-        for name in ("close", "detach", "fileno", "getblocking", "getpeername", "getsockname", "gettimeout"):
+        for name in (
+            "close",
+            "detach",
+            "fileno",
+            "getblocking",
+            "getpeername",
+            "getsockname",
+            "gettimeout",
+        ):
             yield name, attempt(getattr(sock, name), 1)
             yield name, attempt(getattr(sock, name), x=1)
 
@@ -165,5 +218,12 @@ def private_names(socket: Any) -> Iterator[object]:
     yield socket.has_ipv6, type(socket.has_ipv6)
     yield socket.EBADF, socket.EAGAIN, socket.EWOULDBLOCK
     yield socket.SocketIO.__module__, socket.SocketIO.__qualname__, socket.SocketIO.__mro__[1]
-    yield [name for name in ("io", "os", "sys", "errno", "IntEnum", "IntFlag", "_socket") if not hasattr(socket, name)]
-    yield socket._intenum_converter(2, socket.AddressFamily), socket._intenum_converter(99, socket.AddressFamily)
+    yield [
+        name
+        for name in ("io", "os", "sys", "errno", "IntEnum", "IntFlag", "_socket")
+        if not hasattr(socket, name)
+    ]
+    yield (
+        socket._intenum_converter(2, socket.AddressFamily),
+        socket._intenum_converter(99, socket.AddressFamily),
+    )

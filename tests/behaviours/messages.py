@@ -131,7 +131,13 @@ def ancillary_data_of_sendmsg(socket: Any) -> Iterator[object]:
             [(SOL, 99, b"x")],
             [(99, 99, b"x")],
             [(99, 99, b"")],
-            [(SOL, stock.SCM_CREDENTIALS, struct.pack("3i", os.getpid(), os.getuid(), os.getgid()))],
+            [
+                (
+                    SOL,
+                    stock.SCM_CREDENTIALS,
+                    struct.pack("3i", os.getpid(), os.getuid(), os.getgid()),
+                )
+            ],
             [(SOL, stock.SCM_CREDENTIALS, b"short")],
             [b"abc"],
             ["abc"],
@@ -145,7 +151,9 @@ def ancillary_data_of_sendmsg(socket: Any) -> Iterator[object]:
             with one, two:
                 two.settimeout(0)
                 before = open_descriptors()
-                text = "..." if isinstance(items, list) and repr(os.getpid()) in repr(items) else items
+                text = (
+                    "..." if isinstance(items, list) and repr(os.getpid()) in repr(items) else items
+                )
                 yield shown(text)[:60], attempt(one.sendmsg, [b"data"], items)
                 yield closed(attempt(two.recvmsg, 100, 2000))
                 yield open_descriptors() - before
@@ -274,7 +282,9 @@ def buffers_of_recvmsg_into(socket: Any) -> Iterator[object]:
             buffers = make()
             yield shown(buffers)[:50], attempt(two.recvmsg_into, buffers)
             if isinstance(buffers, (list, tuple)):
-                yield [bytes(each) for each in buffers if isinstance(each, (bytearray, memoryview))][:5]
+                yield [
+                    bytes(each) for each in buffers if isinstance(each, (bytearray, memoryview))
+                ][:5]
             yield attempt(two.recv, 100)
 
 
@@ -330,7 +340,11 @@ def truncated_ancillary_data(socket: Any) -> Iterator[object]:
                 two.setsockopt(SOL, stock.SO_PASSCRED, 1)
                 one.sendmsg([b"x"], [(SOL, RIGHTS, numbers)])
                 found: Any = closed(attempt(two.recvmsg, 10, size))
-                yield size, found[0], [(a, b, c if isinstance(c, int) else len(c)) for a, b, c in found[1]]
+                yield (
+                    size,
+                    found[0],
+                    [(a, b, c if isinstance(c, int) else len(c)) for a, b, c in found[1]],
+                )
                 yield found[2:], open_descriptors() - before
 
 
@@ -367,7 +381,10 @@ def of_datagrams(socket: Any) -> Iterator[object]:
         (stock.AF_INET, "127.0.0.1", stock.IPPROTO_IP, stock.IP_RECVTOS),
         (stock.AF_INET6, "::1", stock.IPPROTO_IPV6, stock.IPV6_RECVHOPLIMIT),
     ):
-        with socket.socket(family, stock.SOCK_DGRAM) as one, socket.socket(family, stock.SOCK_DGRAM) as two:
+        with (
+            socket.socket(family, stock.SOCK_DGRAM) as one,
+            socket.socket(family, stock.SOCK_DGRAM) as two,
+        ):
             two.bind((host, 0))
             two.settimeout(5)
             two.setsockopt(level, option, 1)
@@ -417,8 +434,26 @@ def descriptors(socket: Any) -> Iterator[object]:
 @behaviour
 def send_fds_and_recv_fds(socket: Any) -> Iterator[object]:
     files = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
-    for fds in ([], files, tuple(files), array.array("i", files), iter(files), set(files), files * 80,
-                [-1], [99999], [2**31], ["1"], [1.5], [None], None, 5, "ab", b"ab", [True]):  # fmt: skip
+    for fds in (
+        [],
+        files,
+        tuple(files),
+        array.array("i", files),
+        iter(files),
+        set(files),
+        files * 80,
+        [-1],
+        [99999],
+        [2**31],
+        ["1"],
+        [1.5],
+        [None],
+        None,
+        5,
+        "ab",
+        b"ab",
+        [True],
+    ):
         for room in (0, 1, 3, 10):
             one, two = socket.socketpair()
             with one, two:

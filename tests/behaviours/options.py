@@ -147,9 +147,11 @@ def getting(socket: Any) -> Iterator[object]:
                 (stock.IPPROTO_IP, stock.IP_OPTIONS, 40),
             ):
                 yield family, shown(arguments), attempt(sock.getsockopt, *arguments)
-            yield len(attempt(sock.getsockopt, stock.IPPROTO_TCP, stock.TCP_INFO, 1024)) if (
-                family == stock.AF_INET
-            ) else attempt(sock.getsockopt, stock.IPPROTO_TCP, stock.TCP_INFO, 1024)
+            yield (
+                len(attempt(sock.getsockopt, stock.IPPROTO_TCP, stock.TCP_INFO, 1024))
+                if (family == stock.AF_INET)
+                else attempt(sock.getsockopt, stock.IPPROTO_TCP, stock.TCP_INFO, 1024)
+            )
             yield attempt(sock.getsockopt, level=1, optname=2)
 
 
@@ -201,7 +203,13 @@ def vsock(socket: Any) -> Iterator[object]:
             (SOL, KEEP, 1, 2),
         ):
             yield shown(arguments), attempt(sock.setsockopt, *arguments)
-        for arguments in ((SOL, KEEP), (SOL, KEEP, 0), (SOL, KEEP, 8), (SOL, KEEP, -1), (SOL, 9999)):
+        for arguments in (
+            (SOL, KEEP),
+            (SOL, KEEP, 0),
+            (SOL, KEEP, 8),
+            (SOL, KEEP, -1),
+            (SOL, 9999),
+        ):
             yield arguments, attempt(sock.getsockopt, *arguments)
 
 
@@ -243,7 +251,23 @@ def listening(socket: Any) -> Iterator[object]:
 
 @behaviour
 def shutting_down(socket: Any) -> Iterator[object]:
-    for how in (0, 1, 2, 3, -1, 99, True, Index(1), 2**31, 2**63, -(2**80), "1", 1.0, None, Failing()):
+    for how in (
+        0,
+        1,
+        2,
+        3,
+        -1,
+        99,
+        True,
+        Index(1),
+        2**31,
+        2**63,
+        -(2**80),
+        "1",
+        1.0,
+        None,
+        Failing(),
+    ):
         one, two = socket.socketpair()
         with one, two:
             yield shown(how), attempt(one.shutdown, how)
@@ -255,7 +279,11 @@ def shutting_down(socket: Any) -> Iterator[object]:
         yield attempt(sock.shutdown, 2)
     with streams(socket) as (client, server):
         client.shutdown(stock.SHUT_WR)
-        yield server.recv(1), attempt(client.send, b"x"), client.getpeername() == server.getsockname()
+        yield (
+            server.recv(1),
+            attempt(client.send, b"x"),
+            client.getpeername() == server.getsockname(),
+        )
         server.shutdown(stock.SHUT_RDWR)
         yield attempt(server.shutdown, stock.SHUT_RDWR), attempt(client.recv, 1)
 

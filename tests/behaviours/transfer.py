@@ -436,7 +436,7 @@ def large_sends(socket: Any) -> Iterator[object]:
                     got = bytearray()
                     reader = threading.Thread(
                         target=lambda: [
-                            got.extend(each) for each in iter(lambda: two.recv(1 << 20), b"")  # noqa: B023
+                            got.extend(each) for each in iter(lambda: two.recv(1 << 20), b"")
                         ]
                     )
                     reader.start()
