@@ -59,13 +59,8 @@ def values(socket: Any) -> Iterator[object]:
 def names_of_functions(socket: Any) -> Iterator[object]:
     for name in FUNCTIONS:
         function = getattr(socket, name)
-        yield (
-            name,
-            function.__name__,
-            function.__qualname__,
-            bool(function.__doc__),
-            callable(function),
-        )
+        yield name, function.__name__, function.__qualname__, callable(function)
+        yield name.startswith("_") or bool(function.__doc__)
 
 
 @behaviour

@@ -183,17 +183,19 @@ def other_arguments_of_sendmsg(socket: Any, path: str) -> Iterator[object]:
         ):
             yield shown(arguments), attempt(one.sendmsg, *arguments)
         yield attempt(one.sendmsg, buffers=[b"x"]), attempt(one.sendmsg, [b"x"], flags=0)
-    with socket.socket(stock.AF_INET, stock.SOCK_DGRAM) as one:
-        with socket.socket(stock.AF_INET, stock.SOCK_DGRAM) as two:
-            two.bind(("127.0.0.1", 0))
-            two.settimeout(5)
-            yield one.sendmsg([b"a", b"b"], [], 0, two.getsockname()), two.recv(10)
-            yield attempt(one.sendmsg, [b"a"]), attempt(one.sendmsg, [b"a"], [], 0, ("127.0.0.1",))
-            yield attempt(one.sendmsg, [b"a"], [], 0, ("127.0.0.1", 70000))
-            yield attempt(one.sendmsg, [b"a"], [], 0, "127.0.0.1")
-            ttl = struct.pack("i", 7)
-            yield one.sendmsg([b"ttl"], [(0, stock.IP_TTL, ttl)], 0, two.getsockname())
-            yield two.recv(10)
+    with (
+        socket.socket(stock.AF_INET, stock.SOCK_DGRAM) as one,
+        socket.socket(stock.AF_INET, stock.SOCK_DGRAM) as two,
+    ):
+        two.bind(("127.0.0.1", 0))
+        two.settimeout(5)
+        yield one.sendmsg([b"a", b"b"], [], 0, two.getsockname()), two.recv(10)
+        yield attempt(one.sendmsg, [b"a"]), attempt(one.sendmsg, [b"a"], [], 0, ("127.0.0.1",))
+        yield attempt(one.sendmsg, [b"a"], [], 0, ("127.0.0.1", 70000))
+        yield attempt(one.sendmsg, [b"a"], [], 0, "127.0.0.1")
+        ttl = struct.pack("i", 7)
+        yield one.sendmsg([b"ttl"], [(0, stock.IP_TTL, ttl)], 0, two.getsockname())
+        yield two.recv(10)
 
 
 @behaviour
