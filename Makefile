@@ -59,7 +59,7 @@ $(VENV)/.development: $(VENV)/.dependencies
 
 $(VENV)/.bench: $(VENV)/.dependencies
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  $(call requirements,otlp instrumentation bench)
+	  $(call requirements,otlp instrumentation dashboard bench)
 	@touch $@
 
 # The wheel goes into the environment; the extension also beside the sources, so that a Python

@@ -35,7 +35,7 @@ ORDER = [
     "footprint",
     "instructions",
 ]
-LONGEST = 300  # seconds of one subject
+LONGEST = 900  # seconds of one subject
 
 
 def subjects() -> list[str]:

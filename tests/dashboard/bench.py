@@ -272,6 +272,7 @@ _FILTER = """
   });
   const before = location.search;
   watch.observe(document.documentElement, { attributes: true });
+  control.focus();
   control.value = value;
   control.dispatchEvent(new Event("input", { bubbles: true }));
   setTimeout(() => failed(new Error(`no answer to ${selector}=${value}`)), 20000);
