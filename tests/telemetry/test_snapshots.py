@@ -161,7 +161,7 @@ def test_gauges_of_the_process(tell: Any, listener: Any) -> None:
         each.close()
 
 
-def test_a_forgotten_socket_is_told_once(
+def test_a_forgotten_socket_is_told_once_a_minute(
     tell: Any, listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = functools.partial(snapshots.is_forgotten, older_than=0.0)

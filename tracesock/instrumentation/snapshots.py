@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 
 # Connections told in one round, the youngest of them; the others are told as a number.
 _MOST: Final = 1000
+_LEAK_AGAIN: Final = 60.0  # seconds after which a socket that still looks forgotten is told again
 _INFO, _WARN = SeverityNumber.INFO, SeverityNumber.WARN
 
 try:
@@ -79,7 +80,7 @@ class Snapshots:
         """Begin anew, also in a forked child: its connections are told by its own number."""
         self._due = self._clock()
         self._retransmits: dict[int, int] = {}
-        self._leaks: set[int] = set()
+        self._leaks: dict[int, float] = {}  # when to tell again, by number
 
     def tick(self) -> None:
         """Tells a round, where one is due."""
@@ -105,13 +106,14 @@ class Snapshots:
             if (each.retransmits or 0) > told:
                 again = {semconv.RETRANSMITS: (each.retransmits or 0) - told}
                 self._emit(semconv.EVENT_RETRANSMIT, _WARN, at, each, attributes | again)
-            if is_forgotten(each) and each.number not in self._leaks:
+            if is_forgotten(each) and self._leaks.get(each.number, 0.0) <= self._clock():
                 kind = "close_wait" if each.state == "close_wait" else "never_used"
-                self._leaks.add(each.number)
+                self._leaks[each.number] = self._clock() + _LEAK_AGAIN
                 leak = attributes | {semconv.LEAK_KIND: kind}
                 self._emit(semconv.EVENT_LEAK, _WARN, at, each, leak)
         self._retransmits = {each.number: each.retransmits or 0 for each in youngest}
-        self._leaks &= {each.number for each in found}
+        numbers = {each.number for each in found}
+        self._leaks = {n: due for n, due in self._leaks.items() if n in numbers}
         if len(found) > len(youngest):
             omitted = {semconv.CONNECTIONS_OMITTED: len(found) - len(youngest)}
             self._emit(semconv.EVENT_OMITTED, _WARN, at, None, omitted)

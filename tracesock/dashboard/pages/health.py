@@ -244,7 +244,9 @@ def _origin(stack: str) -> str:
     frames = [line.strip() for line in stack.splitlines() if line.strip().startswith("File ")]
     frames = [f for f in frames if not re.search(r'/tracesock/_\w+\.py"|/socket\.py"', f)] or frames
     last = frames[-1] if frames else stack.strip().splitlines()[-1] if stack.strip() else ""
-    return last.removeprefix("File ").replace('"', "")[:120]
+    last = last.removeprefix("File ").replace('"', "")
+    path, comma, rest = last.partition(",")
+    return ("/".join(path.split("/")[-3:]) + comma + rest)[:120]
 
 
 _REASONS = {

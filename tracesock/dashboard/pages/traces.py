@@ -167,7 +167,7 @@ def _duration_field(label: str, name: str, value: str) -> Html:
 def _row(view: View, row: TraceRow, longest: float) -> Html:
     services = [s for s in row.services if s != row.service]
     peers = sorted(row.peers, key=_is_client)
-    shown = peers[:3]
+    shown = peers if len(peers) <= 3 else peers[:2]
     return h(
         "tr",
         cell(_TIME, moment(row.start, "second"), class_="muted"),
@@ -192,7 +192,7 @@ def _row(view: View, row: TraceRow, longest: float) -> Html:
         cell(
             _PEERS,
             [fragment(h("span", peer_link(view, peer), class_="item"), " ") for peer in shown],
-            h("span", f"+{len(peers) - 3}", class_="muted", title=", ".join(peers[3:]))
+            h("span", f"+{len(peers) - 2}", class_="muted", title=", ".join(peers[2:]))
             if len(peers) > 3
             else None,
             None if row.peers else fmt.DASH,

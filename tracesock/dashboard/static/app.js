@@ -357,5 +357,7 @@ role("help").addEventListener("click", () => document.getElementById("keys").sho
 
 themeText();
 localTimes(document);
+// A link to a span leads to its row.
+main.querySelector(".wf-rows .selected")?.scrollIntoView({ block: "center" });
 document.documentElement.dataset.shown = address();
 connect();
