@@ -654,6 +654,47 @@ def test_the_class_is_not_the_standard_librarys() -> None:
     assert done.stdout == "done\n"
 
 
+def test_interpreters_with_a_lock_of_their_own() -> None:
+    done = run("""
+        import sys
+        import tracesock
+        interpreters = __import__(
+            "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+        )
+        work = '''
+        import tracesock
+        assert tracesock.getdefaulttimeout() is None
+        tracesock.setdefaulttimeout(3)
+        one, two = tracesock.socketpair()
+        with one, two:
+            assert one.gettimeout() == 3
+            one.send(b"x")
+            assert two.recv(1) == b"x"
+        '''.replace("\\n        ", "\\n")
+        own_lock = '''
+        try:
+            import tracesock
+        except ImportError as error:
+            assert "subinterpreters" in str(error), error
+        else:
+            raise AssertionError("imported")
+        '''.replace("\\n        ", "\\n")
+        def new(isolated):
+            if sys.version_info >= (3, 13):
+                return interpreters.create("isolated" if isolated else "legacy")
+            return interpreters.create(isolated=isolated)
+        for _ in range(3):
+            for isolated in (False, True)[: 2 if sys.version_info >= (3, 12) else 1]:
+                made = new(isolated)
+                failed = interpreters.run_string(made, own_lock if isolated else work)
+                assert not failed, failed
+                interpreters.destroy(made)
+        assert tracesock.getdefaulttimeout() is None
+        print("done")
+        """)
+    assert done.stdout == "done\n", done.stderr
+
+
 def test_the_class_is_pickled_only_where_it_is_installed() -> None:
     for thing in (socket.socket, socket.SocketIO):
         with pytest.raises(pickle.PicklingError, match="not the same object as socket"):
