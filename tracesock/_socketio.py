@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tracesock._socketclass import socket
 
 _blocking_errnos = {EAGAIN, EWOULDBLOCK}
+_CLOSED = "I/O operation on closed socket."
+_RawIOBase = io.RawIOBase  # called by name: a stream is made for each answer of http.client
 
 
 class SocketIO(io.RawIOBase):
@@ -27,7 +29,7 @@ class SocketIO(io.RawIOBase):
     def __init__(self, sock: socket, mode: str) -> None:
         if mode not in ("r", "w", "rw", "rb", "wb", "rwb"):
             raise ValueError(f"invalid mode: {mode!r}")
-        super().__init__()
+        _RawIOBase.__init__(self)
         self._sock: Any = sock  # None once the stream is closed
         self._mode = mode if "b" in mode else mode + "b"
         self._reading = "r" in mode
@@ -67,17 +69,20 @@ class SocketIO(io.RawIOBase):
 
     def readable(self) -> bool:
         """Whether the stream was opened for reading; ValueError when it is closed."""
-        self._check_open()
+        if self.closed:
+            raise ValueError(_CLOSED)
         return self._reading
 
     def writable(self) -> bool:
         """Whether the stream was opened for writing; ValueError when it is closed."""
-        self._check_open()
+        if self.closed:
+            raise ValueError(_CLOSED)
         return self._writing
 
     def seekable(self) -> bool:
         """False; ValueError when the stream is closed."""
-        self._check_open()
+        if self.closed:
+            raise ValueError(_CLOSED)
         return super().seekable()
 
     def fileno(self) -> int:
@@ -99,13 +104,9 @@ class SocketIO(io.RawIOBase):
         """Close the stream, and the socket with it where that was waiting for its last stream."""
         if self.closed:
             return
-        super().close()
+        _RawIOBase.close(self)
         sock, self._sock = self._sock, None
         sock._decref_socketios()
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise ValueError("I/O operation on closed socket.")
 
     if TYPE_CHECKING:  # C methods of io.RawIOBase that its stub does not list
 

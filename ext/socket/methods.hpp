@@ -61,8 +61,9 @@ PyObject* socket_fileno(PyObject* self, PyObject*) noexcept;
 // socket class, or what a program has put in its place. Takes the descriptor over, also on failure.
 Ref make_accepted(const Socket& listener, PyObject* cls, UniqueDescriptor connection) noexcept;
 
-// Calls a method of the base on a filled shell, so that what _ssl reads there stays true.
-bool mirror(PyObject* self, const char* method, PyObject* argument) noexcept;
+// Call a method of the base on a filled shell, so that what _ssl reads there stays true.
+bool mirror_settimeout(PyObject* self, PyObject* timeout) noexcept;
+bool mirror_detach(PyObject* self) noexcept;
 
 // timeouts.cpp
 // Nanoseconds of a timeout argument: None is no_timeout. False with the interpreter's own error.

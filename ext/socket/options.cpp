@@ -17,7 +17,7 @@ bool set_timeout(PyObject* self, std::int64_t timeout) noexcept {
     socket.timeout.store(timeout, std::memory_order_relaxed);
     if (socket.filled) {
         Ref value(timeout_object(timeout));
-        return value && mirror(self, "settimeout", value.get());
+        return value && mirror_settimeout(self, value.get());
     }
     int result = 0;
     int error = 0;

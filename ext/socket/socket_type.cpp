@@ -93,7 +93,7 @@ void evict(PyObject* self, Socket& socket, bool shell = true,
     if (socket.handle.get() == sys::invalid) return;
     if (socket.connection != nullptr) recorder::socket_closes(socket, recorder::End::finalized);
     if (audit::watched() != 0) audit::socket_closes(socket, false);
-    if (shell && socket.filled && !mirror(self, "detach", nullptr)) PyErr_Clear();
+    if (shell && socket.filled && !mirror_detach(self)) PyErr_Clear();
     socket.filled = false;
     if (socket.handle.get() == next)
         socket.handle.detach();
@@ -200,7 +200,7 @@ bool initialise_filled(PyObject* self, Socket& socket, PyObject* arguments, PyOb
     Ref current(method ? PyObject_CallOneArg(method.get(), self) : nullptr);
     Ref wanted(current ? timeout_object(timeout) : nullptr);
     const int equal = wanted ? PyObject_RichCompareBool(current.get(), wanted.get(), Py_EQ) : -1;
-    if (equal < 0 || (equal == 0 && !mirror(self, "settimeout", wanted.get()))) return false;
+    if (equal < 0 || (equal == 0 && !mirror_settimeout(self, wanted.get()))) return false;
     socket.timeout.store(timeout, std::memory_order_relaxed);
     return true;
 }
@@ -571,21 +571,23 @@ PyObject* raise_status(Status status, int error) noexcept {
     return nullptr;
 }
 
-bool mirror(PyObject* self, const char* method, PyObject* argument) noexcept {
+bool mirror_settimeout(PyObject* self, PyObject* timeout) noexcept {
     Interpreter* own = interpreter();
     if (own == nullptr) return false;
-    Ref function(PyObject_GetAttrString(reinterpret_cast<PyObject*>(base_of(*own)), method));
-    if (!function) return false;
-    PyObject* arguments[] = {self, argument};
-    return static_cast<bool>(
-        Ref(PyObject_Vectorcall(function.get(), arguments, argument != nullptr ? 2 : 1, nullptr)));
+    PyObject* arguments[] = {self, timeout};
+    return static_cast<bool>(Ref(PyObject_Vectorcall(own->base_settimeout, arguments, 2, nullptr)));
+}
+
+bool mirror_detach(PyObject* self) noexcept {
+    Interpreter* own = interpreter();
+    return own != nullptr && static_cast<bool>(Ref(PyObject_CallOneArg(own->base_detach, self)));
 }
 
 PyObject* socket_close(PyObject* self, PyObject*) noexcept {
     Socket& socket = state_of(self);
     if (socket.handle.get() == sys::invalid) Py_RETURN_NONE;
     if (socket.filled) {
-        if (!mirror(self, "detach", nullptr)) return nullptr;
+        if (!mirror_detach(self)) return nullptr;
         socket.filled = false;
     }
     if (socket.connection != nullptr) recorder::socket_closes(socket, recorder::End::closed);
@@ -607,7 +609,7 @@ PyObject* socket_close(PyObject* self, PyObject*) noexcept {
 PyObject* socket_detach(PyObject* self, PyObject*) noexcept {
     Socket& socket = state_of(self);
     if (socket.filled) {
-        if (!mirror(self, "detach", nullptr)) return nullptr;
+        if (!mirror_detach(self)) return nullptr;
         socket.filled = false;
     }
     if (socket.connection != nullptr) recorder::socket_closes(socket, recorder::End::detached);
@@ -656,6 +658,8 @@ void bind_socket(nb::module_& module) {
     Interpreter* own = interpreter();
     if (own == nullptr) throw nb::python_error();
     own->native_type = reinterpret_cast<PyTypeObject*>(type.ptr());
+    own->base_settimeout = stock.attr("settimeout").ptr();
+    own->base_detach = stock.attr("detach").ptr();
     module.attr("Socket") = type;
 
     module.def(

@@ -45,6 +45,9 @@ struct Interpreter {
     PyTypeObject* socket_class = nullptr;  // the Python class, once it was bound; borrowed
     initproc class_init = nullptr;         // what runs the class's own __init__
     std::int64_t default_timeout = no_timeout;
+    // What keeps a filled base in step; the base's own, borrowed.
+    PyObject* base_settimeout = nullptr;
+    PyObject* base_detach = nullptr;
     // Somebody calls the base's methods by themselves: instances of the class itself have a filled
     // base, too.
     bool fills_all = false;
