@@ -7,7 +7,6 @@
 
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
-#include <time.h>
 
 #include <algorithm>
 #include <string_view>
@@ -34,20 +33,12 @@ nb::object bytes_or_none(const std::uint8_t* data, std::size_t size, bool presen
                    : nb::object(nb::none());
 }
 
-// Waits until a ring fills up or the time has passed: whether it was woken.
-bool wait(double seconds) {
+// Waits until a ring fills up or the time has passed.
+void wait(double seconds) {
     Recorder& own = Recorder::get();
-    timespec end{};
-    ::clock_gettime(CLOCK_REALTIME, &end);
-    const auto nanoseconds = static_cast<std::int64_t>(seconds * 1e9) + end.tv_nsec;
-    end.tv_sec += nanoseconds / 1'000'000'000;
-    end.tv_nsec = nanoseconds % 1'000'000'000;
     const Unlocked unlocked;
-    const bool woken = ::sem_timedwait(&own.wake_up, &end) == 0;
-    // However often it was posted: one look at the rings answers all of them.
-    while (::sem_trywait(&own.wake_up) == 0) {
-    }
-    return woken;
+    own.wait(static_cast<std::int64_t>(seconds * 1e9));
+    own.roused.store(false, std::memory_order_release);
 }
 
 }  // namespace
@@ -65,21 +56,20 @@ nb::tuple record_tuple(const Record& record) {
 
 namespace {
 
-// Takes what is there, oldest first in each thread's ring, at most `limit` records: a list of
-// (kind, start, end, trace id, parent id, size, stall, connection, calls, error, flags).
-nb::list drain(std::size_t limit) {
+// Takes at most `limit` records: a list of (kind, start, end, trace id, parent id, size, stall,
+// connection, calls, error, flags), and whether that ended a round.
+nb::tuple drain(std::size_t limit) {
     Recorder& own = Recorder::get();
     recorder::Clock::calibrate();
     std::vector<Record> taken;
-    std::vector<PyObject*> contexts;
+    bool complete = false;
     {
         const Unlocked unlocked;
-        own.drain(limit, [&](const Record& record) { taken.push_back(record); }, contexts);
+        complete = own.drain(limit, [&](const Record& record) { taken.push_back(record); });
     }
-    for (PyObject* context : contexts) Py_DECREF(context);
     nb::list records;
     for (const Record& record : taken) records.append(record_tuple(record));
-    return records;
+    return nb::make_tuple(records, complete);
 }
 
 nb::object decoded(const std::string& encoded, int protocol) {
@@ -117,9 +107,9 @@ nb::object connection(std::uint32_t number) {
         protocol = entry.protocol;
         accepted = entry.accepted;
         adopted = entry.adopted;
-        peer = entry.peer;
-        local = entry.local;
-        server = entry.server;
+        peer = static_cast<std::string_view>(entry.peer);
+        local = static_cast<std::string_view>(entry.local);
+        server = static_cast<std::string_view>(entry.server);
     }
     return nb::make_tuple(family, type, protocol, decoded(peer, protocol), decoded(local, protocol),
                           server_of(server), accepted, adopted);
@@ -207,15 +197,19 @@ struct Open {
     int queued = -1;
 };
 
-Open open_of(std::uint32_t number, Connection& entry) {
-    Open open{.number = number,
+bool is_tcp(const Connection& entry) {
+    return entry.type == SOCK_STREAM && (entry.family == AF_INET || entry.family == AF_INET6);
+}
+
+Open open_of(Connection& entry) {
+    Open open{.number = entry.number,
               .family = entry.family,
               .type = entry.type,
               .protocol = entry.protocol,
-              .peer = entry.peer,
-              .local = entry.local,
-              .server = entry.server,
-              .origin = entry.origin,
+              .peer = std::string(entry.peer),
+              .local = std::string(entry.local),
+              .server = std::string(entry.server),
+              .origin = entry.origin != nullptr ? *entry.origin : std::string(),
               .accepted = entry.accepted,
               .adopted = entry.adopted,
               .connecting = entry.connecting.load(),
@@ -228,26 +222,84 @@ Open open_of(std::uint32_t number, Connection& entry) {
               .parent = entry.parent};
     const SharedHandle::Lease lease(entry.socket->handle);
     open.descriptor = lease.get();
-    open.has_info = entry.type == SOCK_STREAM &&
-                    (entry.family == AF_INET || entry.family == AF_INET6) &&
-                    recorder::tcp_info(lease.get(), open.info);
+    open.has_info = is_tcp(entry) && recorder::tcp_info(lease.get(), open.info);
     int queued = 0;
     if (::ioctl(lease.get(), SIOCOUTQ, &queued) == 0) open.queued = queued;
     return open;
 }
 
-// Every open connection: dictionaries, ready for the Python layer to name.
-nb::list connections() {
-    Recorder& own = Recorder::get();
-    std::vector<Open> all;
+// Calls take(connection) for each open one, under the mutex, which is given up after every few: the
+// kernel is asked about each, and other threads make and close sockets meanwhile.
+template <class Take>
+void for_each_open(Recorder& own, Take&& take) {
+    constexpr std::size_t few = 64;
+    std::vector<std::uint32_t> numbers;
     {
-        // No Python object is made under the mutex: the garbage collector may run then, and close a
-        // socket, which takes the mutex. The GIL stays: with it the addresses are written.
         const std::lock_guard lock(own.mutex);
         for (const auto& [number, entry] : own.connections)
-            if (entry->socket != nullptr && !entry->suppressed)
-                all.push_back(open_of(number, *entry));
+            if (entry->socket != nullptr && !entry->suppressed) numbers.push_back(number);
     }
+    for (std::size_t next = 0; next < numbers.size();) {
+        const std::lock_guard lock(own.mutex);
+        for (const std::size_t end = std::min(next + few, numbers.size()); next < end; ++next) {
+            const auto found = own.connections.find(numbers[next]);
+            if (found != own.connections.end() && found->second->socket != nullptr)
+                take(*found->second);
+        }
+    }
+}
+
+// The state of tcp(7) that an open socket is in, or 0 for one that is no connection; what is no TCP
+// has the likeness of one.
+int tcp_state(Connection& entry, recorder::tcp_info_extended& info) {
+    if (is_tcp(entry)) {
+        const SharedHandle::Lease lease(entry.socket->handle);
+        if (recorder::tcp_info(lease.get(), info))
+            // A socket that was never connected is "closed" to the kernel.
+            return info.base.tcpi_state == TCP_CLOSE && !entry.connected.load()
+                       ? 0
+                       : info.base.tcpi_state;
+    }
+    if (entry.listening.load()) return TCP_LISTEN;
+    if (entry.connected.load()) return TCP_ESTABLISHED;
+    return entry.connecting.load() ? TCP_SYN_SENT : 0;
+}
+
+// How many open connections are in each state, {state of tcp(7): number}, and the accept queues of
+// the TCP listeners: (number of the connection, length, limit).
+nb::tuple states() {
+    struct Queue {
+        std::uint32_t number, length, limit;
+    };
+    std::array<std::uint64_t, 16> counts{};
+    std::vector<Queue> queues;
+    {
+        const Unlocked unlocked;
+        for_each_open(Recorder::get(), [&](Connection& entry) {
+            recorder::tcp_info_extended info{};
+            const int state = tcp_state(entry, info);
+            if (state <= 0 || static_cast<std::size_t>(state) >= counts.size()) return;
+            ++counts[static_cast<std::size_t>(state)];
+            // Of a listening socket the kernel has the queue's depth and limit in these.
+            if (state == TCP_LISTEN && is_tcp(entry))
+                queues.push_back({entry.number, info.base.tcpi_unacked, info.base.tcpi_sacked});
+        });
+    }
+    nb::dict by_state;
+    for (std::size_t state = 1; state < counts.size(); ++state)
+        if (counts[state] != 0) by_state[nb::int_(state)] = counts[state];
+    nb::list listeners;
+    for (const Queue& queue : queues)
+        listeners.append(nb::make_tuple(queue.number, queue.length, queue.limit));
+    return nb::make_tuple(by_state, listeners);
+}
+
+// Every open connection: dictionaries, ready for the Python layer to name.
+nb::list connections() {
+    std::vector<Open> all;
+    // No Python object is made under the mutex: the garbage collector may run then, and close a
+    // socket, which takes the mutex. The GIL stays: with it the addresses are written.
+    for_each_open(Recorder::get(), [&](Connection& entry) { all.push_back(open_of(entry)); });
     const std::uint64_t now = recorder::Clock::ticks();
     nb::list result;
     for (const Open& open : all) {
@@ -335,6 +387,10 @@ void bind_recorder(nb::module_& parent) {
             own.server_key = server_key.release().ptr();
             Py_XSETREF(own.on_resolved, on_resolved.release().ptr());
             own.set_slow_threshold(slow_threshold);
+            {
+                const std::lock_guard lock(own.mutex);
+                own.names.clear();
+            }
             recorder::wanted.store(wanted, std::memory_order_release);
         },
         nb::arg("wanted"), nb::arg("slow_threshold"), nb::arg("variable"), nb::arg("span_key"),
@@ -346,7 +402,8 @@ void bind_recorder(nb::module_& parent) {
         "Record nothing more.");
     module.def("active", [] { return recorder::active(); }, "What is wanted; 0: off.");
     module.def("wait", wait, nb::arg("seconds"));
-    module.def("wake", [] { ::sem_post(&Recorder::get().wake_up); });
+    module.def("wake", [] { Recorder::get().rouse(); });
+    module.def("drop_contexts", [] { Recorder::get().drop_contexts(); });
     module.def("drain", drain, nb::arg("limit"));
     module.def("connection", connection, nb::arg("number"));
     module.def(
@@ -356,6 +413,7 @@ void bind_recorder(nb::module_& parent) {
     module.def("counts", counts);
     module.def("connections", connections);
     module.def("most_ports", most_ports);
+    module.def("states", states);
     module.def(
         "learned",
         [](nb::bytes host, int family, nb::object address) {

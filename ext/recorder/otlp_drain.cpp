@@ -4,7 +4,6 @@
 #include <nanobind/stl/string.h>
 
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <unordered_map>
@@ -25,12 +24,39 @@ using recorder::Record;
 using recorder::Recorder;
 using namespace recorder::otlp;
 
+// The sends of one connection in one trace beyond the limit.
+struct Fold {
+    recorder::SpanId parent{};
+    std::uint64_t start = ~std::uint64_t{0};  // ns since the Unix epoch
+    std::uint64_t end = 0;
+    std::uint64_t sends = 0;
+    std::uint64_t calls = 0;
+    std::uint64_t size = 0;
+    std::uint64_t stall = 0;    // us
+    std::uint64_t longest = 0;  // ns
+};
+
+// What one connection sent in one trace.
+struct InTrace {
+    recorder::TraceId trace{};
+    std::uint32_t spans = 0;
+    Fold fold;
+};
+
 // What the sends of one connection have in common.
 struct Template {
     std::string name;
-    std::string attributes;  // encoded
-    recorder::TraceId trace{};
-    std::uint32_t in_trace = 0;  // spans of `trace`
+    std::string attributes;       // encoded
+    std::vector<InTrace> traces;  // lately, the current one last
+
+    InTrace& in(const recorder::TraceId& trace) {
+        for (std::size_t i = traces.size(); i-- != 0;)
+            if (traces[i].trace == trace) {
+                if (i + 1 != traces.size()) std::swap(traces[i], traces.back());
+                return traces.back();
+            }
+        return traces.emplace_back(InTrace{.trace = trace, .fold = {}});
+    }
 
     void named() {
         if (name.empty()) name = "socket send unknown";
@@ -82,68 +108,123 @@ class OtlpDrain {
           request_size_(request_size) {}
 
     void connection(std::uint32_t number, std::string name, nb::bytes attributes) {
+        const std::lock_guard lock(mutex());
         Template& entry = templates_[number];
         entry.name = std::move(name);
         entry.attributes.assign(attributes.c_str(), attributes.size());
     }
 
-    void forget(std::uint32_t number) { templates_.erase(number); }
+    void forget(std::uint32_t number) {
+        const std::lock_guard lock(mutex());
+        const auto found = templates_.find(number);
+        if (found == templates_.end()) return;
+        for (InTrace& in_trace : found->second.traces) put_fold(found->second, in_trace);
+        templates_.erase(found);
+    }
 
-    // Encodes until a request is large enough, the time has passed, or there is something for
-    // Python: (records that are not encoded here, connections that are not known yet). The sends of
-    // the latter are kept for `resume`.
-    nb::tuple run(double seconds) {
-        std::vector<Record> left;
-        std::vector<PyObject*> contexts;
+    // Encodes what was folded: everything, or that to which no send was added for a while.
+    void flush_folds(double idle) {
+        const std::lock_guard lock(mutex());
+        const std::uint64_t until = recorder::Clock::unix_time(recorder::Clock::ticks()) -
+                                    static_cast<std::uint64_t>(idle * 1e9);
+        for (auto& [number, entry] : templates_)
+            for (InTrace& in_trace : entry.traces)
+                if (idle <= 0 || in_trace.fold.end < until) put_fold(entry, in_trace);
+    }
+
+    // In a forked child: forgets what is the parent's to tell.
+    void clear() {
+        const std::lock_guard lock(mutex());
+        left_.clear();
+        unknown_.clear();
+        templates_.clear();
+        encoder_.clear();
+        lost_ = 0;
+    }
+
+    // Sends for which a request had no room, which are more than a request has bytes.
+    std::uint64_t take_lost() {
+        const std::lock_guard lock(mutex());
+        return std::exchange(lost_, 0);
+    }
+
+    // Encodes what comes, without the interpreter's lock, for at most `seconds`: until a request is
+    // large enough, there is something for Python, or somebody wakes it.
+    void pump(double seconds) {
+        const Unlocked unlocked;
+        Recorder& own = Recorder::get();
+        const std::int64_t end = sys::monotonic() + static_cast<std::int64_t>(seconds * 1e9);
+        for (std::int64_t now = sys::monotonic(); now < end; now = sys::monotonic()) {
+            own.wait(end - now);
+            if (own.roused.exchange(false, std::memory_order_acq_rel)) return;
+            recorder::Clock::calibrate();
+            while (!own.drain(batch, [&](const Record& record) { take(record); })) {
+                if (is_ready()) return;
+            }
+            if (is_ready()) return;
+        }
+    }
+
+    // Encodes until a round has ended, a request is large enough, or there is something for Python:
+    // (records that are not encoded here, connections that are not known yet, whether a round has
+    // ended). The sends of the latter are kept for `resume`.
+    nb::tuple run() {
+        bool complete = false;
         recorder::Clock::calibrate();
         {
             const Unlocked unlocked;
-            Recorder& own = Recorder::get();
-            const std::int64_t end = sys::monotonic() + static_cast<std::int64_t>(seconds * 1e9);
-            for (;;) {
-                const std::size_t taken =
-                    own.drain(batch, [&](const Record& record) { take(record, left); }, contexts);
-                if (!left.empty() || !unknown_.empty() || encoder_.size() >= request_size_) break;
-                if (taken == batch) continue;
-                const std::int64_t now = sys::monotonic();
-                if (now >= end) break;
-                wait(own, end - now);
-                if (stopping_.load(std::memory_order_relaxed)) break;
-            }
+            do {
+                complete =
+                    Recorder::get().drain(batch, [&](const Record& record) { take(record); });
+            } while (!complete && !is_ready());
         }
-        for (PyObject* context : contexts) Py_DECREF(context);
+        std::vector<Record> left;
+        std::unordered_set<std::uint32_t> unknown;
+        {
+            const std::lock_guard lock(mutex());
+            left = std::exchange(left_, {});
+            for (const Record& record : unknown_) unknown.insert(record.connection);
+        }
         nb::list numbers;
-        std::unordered_set<std::uint32_t> told;
-        for (const Record& record : unknown_)
-            if (told.insert(record.connection).second) numbers.append(record.connection);
-        return nb::make_tuple(listed(left), numbers);
+        for (const std::uint32_t number : unknown) numbers.append(number);
+        return nb::make_tuple(listed(left), numbers, complete);
     }
 
     // Encodes what waited for its connection to become known.
     nb::list resume() {
         std::vector<Record> left;
-        std::vector<Record> waited = std::exchange(unknown_, {});
-        for (const Record& record : waited) {
-            // Of a connection that nobody knows any more: told without its peer.
-            templates_.try_emplace(record.connection).first->second.named();
-            take(record, left);
+        {
+            const std::lock_guard lock(mutex());
+            for (const Record& record : std::exchange(unknown_, {})) {
+                // Of a connection that nobody knows any more: told without its peer.
+                templates_.try_emplace(record.connection).first->second.named();
+                take(record);
+            }
+            left = std::exchange(left_, {});
         }
         return listed(left);
     }
 
-    nb::bytes take_request() {
+    nb::object take_request() {
+        std::unique_lock lock(mutex());
         const std::string_view request = encoder_.finish();
-        nb::bytes result(request.data(), request.size());
-        encoder_.clear();
-        return result;
+        PyObject* result =
+            PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(request.size()));
+        if (result == nullptr) throw nb::python_error();
+        {
+            const Unlocked unlocked;
+            std::memcpy(PyBytes_AS_STRING(result), request.data(), request.size());
+            encoder_.clear();
+            // Before the interpreter's lock is waited for.
+            lock.unlock();
+        }
+        return nb::steal(result);
     }
 
-    void stop() {
-        stopping_.store(true, std::memory_order_relaxed);
-        ::sem_post(&Recorder::get().wake_up);
+    std::size_t count() const {
+        const std::lock_guard lock(mutex());
+        return encoder_.count();
     }
-
-    std::size_t count() const { return encoder_.count(); }
 
   private:
     static constexpr std::size_t batch = 4096;
@@ -154,21 +235,19 @@ class OtlpDrain {
         return list;
     }
 
-    static void wait(Recorder& own, std::int64_t nanoseconds) noexcept {
-        timespec until{};
-        ::clock_gettime(CLOCK_REALTIME, &until);
-        const std::int64_t sum = until.tv_nsec + nanoseconds;
-        until.tv_sec += sum / 1'000'000'000;
-        until.tv_nsec = sum % 1'000'000'000;
-        ::sem_timedwait(&own.wake_up, &until);
-        while (::sem_trywait(&own.wake_up) == 0) {
-        }
+    // Guards everything here, as it guards the rings, also while the process is copied.
+    static std::mutex& mutex() { return Recorder::get().drain_mutex; }
+
+    bool is_ready() const {
+        const std::lock_guard lock(mutex());
+        return !left_.empty() || !unknown_.empty() || encoder_.size() >= request_size_;
     }
 
-    void take(const Record& record, std::vector<Record>& left) {
+    void take(const Record& record) {
+        // A parent of another process may have a sampler of its own.
         if (record.kind != Kind::send || record.error != recorder::no_error ||
-            (record.flags & recorder::has_parent) == 0) {
-            left.push_back(record);
+            record.flags != recorder::has_parent) {
+            left_.push_back(record);
             return;
         }
         const auto found = templates_.find(record.connection);
@@ -177,46 +256,83 @@ class OtlpDrain {
             return;
         }
         Template& entry = found->second;
+        const std::uint64_t start = recorder::Clock::unix_time(record.start);
+        const std::uint64_t duration = recorder::Clock::duration(record.duration);
         if (most_in_trace_ != 0) {
-            if (entry.trace != record.trace) {
-                entry.trace = record.trace;
-                entry.in_trace = 0;
-            }
-            if (entry.in_trace >= most_in_trace_) {
-                left.push_back(record);
-                left.back().flags |= recorder::over_limit;
+            InTrace& in_trace = entry.in(record.trace);
+            if (in_trace.spans >= most_in_trace_) {
+                Fold& fold = in_trace.fold;
+                fold.parent = record.parent;
+                fold.start = std::min(fold.start, start);
+                fold.end = std::max(fold.end, start + duration);
+                ++fold.sends;
+                fold.calls += record.calls;
+                fold.size += record.size;
+                fold.stall += record.stall;
+                fold.longest = std::max(fold.longest, duration);
                 return;
             }
-            ++entry.in_trace;
+            ++in_trace.spans;
+            // Of those before the last few only the count goes, and a trace that comes back after
+            // them may have as many again.
+            if (entry.traces.size() > most_traces) {
+                put_fold(entry, entry.traces.front());
+                entry.traces.erase(entry.traces.begin());
+            }
         }
-        Span span;
-        span.trace = record.trace;
-        span.id = identifiers_.next();
-        span.parent = record.parent;
-        span.name = entry.name;
-        span.start = recorder::Clock::unix_time(record.start);
-        span.end = span.start + recorder::Clock::duration(record.duration);
-        span.encoded_attributes = entry.attributes;
-        std::array<Attribute, 4> own;
-        std::size_t count = 0;
-        own[count++] = {"tracesock.send.size", static_cast<std::int64_t>(record.size)};
-        own[count++] = {"tracesock.send.calls", std::int64_t{1}};
-        if (record.calls > 1)
-            own[count++] = {"tracesock.send.retries", static_cast<std::int64_t>(record.calls - 1)};
-        if (record.stall != 0)
-            own[count++] = {"tracesock.send.stall.duration",
-                            static_cast<double>(record.stall) / 1e6};
-        span.attributes = {own.data(), count};
-        if (!encoder_.span(span)) left.push_back(record);
+        put(entry, record.trace,
+            {.parent = record.parent,
+             .start = start,
+             .end = start + duration,
+             .sends = 1,
+             .calls = record.calls,
+             .size = record.size,
+             .stall = record.stall,
+             .longest = 0});
     }
+
+    void put_fold(const Template& entry, InTrace& in_trace) {
+        if (in_trace.fold.sends == 0) return;
+        put(entry, in_trace.trace, in_trace.fold);
+        in_trace.fold = {};
+    }
+
+    void put(const Template& entry, const recorder::TraceId& trace, const Fold& sends) {
+        Span span;
+        span.trace = trace;
+        span.id = identifiers_.next();
+        span.parent = sends.parent;
+        span.name = entry.name;
+        span.start = sends.start;
+        span.end = sends.end;
+        span.encoded_attributes = entry.attributes;
+        std::array<Attribute, 5> own;
+        std::size_t count = 0;
+        own[count++] = {"tracesock.send.size", static_cast<std::int64_t>(sends.size)};
+        own[count++] = {"tracesock.send.calls", static_cast<std::int64_t>(sends.sends)};
+        if (sends.calls > sends.sends)
+            own[count++] = {"tracesock.send.retries",
+                            static_cast<std::int64_t>(sends.calls - sends.sends)};
+        if (sends.stall != 0)
+            own[count++] = {"tracesock.send.stall.duration",
+                            static_cast<double>(sends.stall) / 1e6};
+        if (sends.longest != 0)
+            own[count++] = {"tracesock.send.longest.duration",
+                            static_cast<double>(sends.longest) / 1e9};
+        span.attributes = {own.data(), count};
+        if (!encoder_.span(span)) lost_ += sends.sends;
+    }
+
+    static constexpr std::size_t most_traces = 8;  // of a connection whose counts are kept
 
     TraceEncoder encoder_;
     std::unordered_map<std::uint32_t, Template> templates_;
-    std::vector<Record> unknown_;
+    std::vector<Record> left_;     // for Python
+    std::vector<Record> unknown_;  // of connections that are not known yet
     Identifiers identifiers_;
     std::uint32_t most_in_trace_;
     std::size_t request_size_;
-    std::atomic<bool> stopping_{false};
+    std::uint64_t lost_ = 0;
 };
 
 }  // namespace
@@ -232,11 +348,15 @@ void bind_otlp_drain(nb::module_& module) {
         .def("connection", &OtlpDrain::connection, nb::arg("number"), nb::arg("name"),
              nb::arg("attributes"), "The name and the encoded attributes of a connection's sends.")
         .def("forget", &OtlpDrain::forget, nb::arg("number"))
-        .def("run", &OtlpDrain::run, nb::arg("seconds"),
-             "Encode for at most `seconds`: (records for Python, connections to make known).")
+        .def("flush_folds", &OtlpDrain::flush_folds, nb::arg("idle"))
+        .def("clear", &OtlpDrain::clear)
+        .def("take_lost", &OtlpDrain::take_lost)
+        .def("pump", &OtlpDrain::pump, nb::arg("seconds"),
+             "Encode what comes for at most `seconds`, until there is something to do for Python.")
+        .def("run", &OtlpDrain::run,
+             "Encode: (records for Python, connections to make known, whether a round has ended).")
         .def("resume", &OtlpDrain::resume)
         .def("take", &OtlpDrain::take_request, "The request so far, which begins anew.")
-        .def("stop", &OtlpDrain::stop)
         .def_prop_ro("count", &OtlpDrain::count, "Spans in the request.");
 }
 

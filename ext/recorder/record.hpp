@@ -12,10 +12,10 @@ using SpanId = std::array<std::uint8_t, 8>;
 enum class Kind : std::uint8_t { send, connect, accept, first_byte, closed };
 
 // Flags of a record.
-inline constexpr std::uint8_t has_parent = 1;   // trace and parent hold the caller's context
-inline constexpr std::uint8_t only_metric = 2;  // no span: not sampled, not wanted, or no parent
-inline constexpr std::uint8_t abandoned = 4;    // a pending connect that nobody finished
-inline constexpr std::uint8_t over_limit = 8;   // set by the drain: beyond the spans of a trace
+inline constexpr std::uint8_t has_parent = 1;     // trace and parent hold the caller's context
+inline constexpr std::uint8_t only_metric = 2;    // no span: not sampled, not wanted, or no parent
+inline constexpr std::uint8_t abandoned = 4;      // a pending connect that nobody finished
+inline constexpr std::uint8_t remote_parent = 8;  // the parent is another process's
 
 // `error` of a record: an errno, or one of these.
 inline constexpr std::int16_t no_error = 0;

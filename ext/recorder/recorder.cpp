@@ -15,6 +15,7 @@ constexpr std::size_t ring_capacity = 1u << 14;  // records a thread: 1 MiB
 constexpr std::uint64_t wake_every = ring_capacity / 8;
 constexpr std::size_t most_names = 4096;
 constexpr std::size_t most_orphans = 1024;
+constexpr std::size_t most_idle = 4;  // shards that are kept for threads to come
 // Nanoseconds from which a send is long enough to ask the kernel whether it waited.
 constexpr std::uint64_t worth_asking = 1'000'000;
 constexpr std::uint16_t overflow_labels = 200;  // TELEMETRY.md: distinct values of an attribute
@@ -54,7 +55,7 @@ std::string name_of(sys::Descriptor fd, NameCall call) {
 struct Membership {
     Shard* shard = nullptr;
     ~Membership() {
-        if (shard != nullptr) shard->ended.store(true, std::memory_order_release);
+        if (shard != nullptr) Recorder::get().leave(*shard);
     }
 };
 thread_local Membership membership;
@@ -62,7 +63,15 @@ thread_local Membership membership;
 void fill_trace(Record& record, const TraceContext& context) noexcept {
     record.trace = context.trace;
     record.parent = context.span;
-    record.flags = has_parent;
+    record.flags = context.flags();
+}
+
+// A record that makes no span, of a connection that was made in a trace.
+void owned_by(Record& record, const Connection& connection) noexcept {
+    record.trace = connection.trace;
+    record.parent = connection.parent;
+    record.flags = static_cast<std::uint8_t>(connection.context_flags | only_metric);
+    record.connection = connection.number;
 }
 
 // A connection that nobody pends on any more: what became of it.
@@ -84,6 +93,7 @@ void finish_connect(Recorder& recorder, Connection& connection, std::int16_t err
     record.connection = connection.number;
     record.calls = 1;
     record.error = error;
+    connection.named = true;
     recorder.push(recorder.shard(), record);
 }
 
@@ -102,25 +112,50 @@ Recorder& Recorder::get() noexcept {
         ::sem_init(&made->wake_up, 0, 0);
         made->labels.reserve(most_labels);
         Clock::start();
-        // No other thread is inside the tables while the process is copied.
-        ::pthread_atfork([] { get().mutex.lock(); }, [] { get().mutex.unlock(); },
-                         [] {
-                             get().mutex.unlock();
-                             get().after_fork();
-                         });
+        // No other thread is inside the rings and tables while the process is copied.
+        ::pthread_atfork(
+            [] {
+                get().drain_mutex.lock();
+                get().mutex.lock();
+            },
+            [] {
+                get().mutex.unlock();
+                get().drain_mutex.unlock();
+            },
+            [] {
+                get().mutex.unlock();
+                get().drain_mutex.unlock();
+                get().after_fork();
+            });
         return made;
     }();
     return *instance;
 }
 
 Shard& Recorder::shard() noexcept {
-    if (membership.shard == nullptr) {
-        auto made = std::make_unique<Shard>(ring_capacity);
+    if (membership.shard != nullptr) [[likely]]
+        return *membership.shard;
+    PyObject* context = nullptr;
+    {
         const std::lock_guard lock(mutex);
-        shards.push_back(std::move(made));
-        membership.shard = shards.back().get();
+        if (idle.empty()) {
+            shards.push_back(std::make_unique<Shard>(ring_capacity));
+            idle.reserve(shards.size());
+            membership.shard = shards.back().get();
+        } else {
+            // What its thread left in it stays: the ring has one writer at a time.
+            membership.shard = idle.back();
+            idle.pop_back();
+            context = std::exchange(membership.shard->context, nullptr);
+        }
     }
+    Py_XDECREF(context);
     return *membership.shard;
+}
+
+void Recorder::leave(Shard& shard) noexcept {
+    const std::lock_guard lock(mutex);
+    idle.push_back(&shard);  // there is room: reserved when the shard was made
 }
 
 Cell& Recorder::cell(Shard& shard, std::uint16_t index) noexcept {
@@ -149,7 +184,7 @@ void Recorder::push(Shard& shard, const Record& record) noexcept {
 
 std::uint16_t Recorder::intern(const Connection& connection) {
     Labels wanted_labels{connection.family, connection.type, connection.protocol,
-                         connection.server};
+                         std::string(connection.server)};
     const std::lock_guard lock(mutex);
     for (std::size_t i = 0; i < labels.size(); ++i)
         if (labels[i] == wanted_labels) return static_cast<std::uint16_t>(i);
@@ -176,6 +211,7 @@ Connection* Recorder::connection(Socket& socket) noexcept {
         made->socket = &socket;
         made->labels = intern(*made);
         const std::lock_guard lock(mutex);
+        while (next_number == 0 || connections.contains(next_number)) ++next_number;
         made->number = next_number++;
         connections.emplace(made->number, std::move(made));
         socket.connection = result;
@@ -186,29 +222,80 @@ Connection* Recorder::connection(Socket& socket) noexcept {
     }
 }
 
-std::size_t Recorder::drain(std::size_t limit, const Take& take, std::vector<PyObject*>& contexts) {
+void Recorder::release(Connection& connection) noexcept {
+    connection.socket = nullptr;
+    connection.closed_epoch = epoch + 2;
+    try {
+        closed.push_back(connection.number);
+    } catch (...) {
+        // Not freed then, which is all that happens.
+    }
+}
+
+void Recorder::begin_round() {
     const std::lock_guard lock(mutex);
-    std::size_t taken = 0;
-    bool emptied = true;
-    for (auto shard = shards.begin(); shard != shards.end();) {
-        taken += (*shard)->ring.drain(limit - taken, take);
-        emptied = emptied && (*shard)->ring.empty();
-        // A thread that is gone writes no more: its counts are kept, its ring is not.
-        if ((*shard)->ended.load(std::memory_order_acquire) && (*shard)->ring.empty()) {
-            retire(**shard);
-            if ((*shard)->context != nullptr) contexts.push_back((*shard)->context);
-            shard = shards.erase(shard);
+    // Not at the end of the round before: its last records were still to be named then.
+    // In the order in which they were closed; one that a call still holds waits for its end.
+    for (std::size_t left = closed.size(); left != 0; --left) {
+        const auto found = connections.find(closed.front());
+        const bool due = found == connections.end() || found->second->socket != nullptr ||
+                         found->second->closed_epoch <= epoch;
+        if (!due) break;
+        const std::uint32_t number = closed.front();
+        closed.pop_front();
+        if (found == connections.end() || found->second->socket != nullptr) continue;
+        if (found->second->users.load(std::memory_order_acquire) != 0) {
+            found->second->closed_epoch = epoch + 2;
+            closed.push_back(number);
         } else {
-            ++shard;
+            connections.erase(found);
         }
     }
-    if (emptied) {
-        ++epoch;
-        std::erase_if(connections, [&](const auto& entry) {
-            return entry.second->socket == nullptr && entry.second->closed_epoch <= epoch;
-        });
+    for (const auto& shard : shards) round_.emplace_back(shard.get(), shard->ring.written());
+}
+
+void Recorder::wait(std::int64_t nanoseconds) noexcept {
+    timespec until{};
+    ::clock_gettime(CLOCK_REALTIME, &until);
+    const std::int64_t sum = until.tv_nsec + nanoseconds;
+    until.tv_sec += sum / 1'000'000'000;
+    until.tv_nsec = sum % 1'000'000'000;
+    ::sem_timedwait(&wake_up, &until);
+    // However often it was posted: one look at the rings answers all of them.
+    while (::sem_trywait(&wake_up) == 0) {
     }
-    return taken;
+}
+
+void Recorder::rouse() noexcept {
+    roused.store(true, std::memory_order_release);
+    ::sem_post(&wake_up);
+}
+
+void Recorder::drop_contexts() noexcept {
+    std::vector<PyObject*> dropped;
+    {
+        const std::lock_guard lock(mutex);
+        dropped.swap(contexts);
+    }
+    for (PyObject* context : dropped) Py_DECREF(context);
+}
+
+void Recorder::end_round() {
+    const std::lock_guard lock(mutex);
+    for (Shard* shard : idle)
+        if (shard->context != nullptr) contexts.push_back(std::exchange(shard->context, nullptr));
+    // Some are kept for the next threads; of the others only the counts are.
+    for (std::size_t i = 0; idle.size() > most_idle && i < idle.size();) {
+        Shard* const shard = idle[i];
+        if (!shard->ring.empty()) {
+            ++i;
+            continue;
+        }
+        retire(*shard);
+        idle.erase(idle.begin() + static_cast<std::ptrdiff_t>(i));
+        std::erase_if(shards, [&](const auto& each) { return each.get() == shard; });
+    }
+    ++epoch;
 }
 
 void Recorder::retire(const Shard& shard) {
@@ -237,6 +324,7 @@ void Recorder::after_fork() noexcept {
     // Only the forking thread lives on here. What it and the others had written is the parent's to
     // tell, and what was counted is the parent's count.
     ::sem_init(&wake_up, 0, 0);
+    round_.clear();
     for (auto& shard : shards) {
         shard->ring.clear_after_fork();
         shard->woke_at = shard->ring.written();
@@ -247,8 +335,10 @@ void Recorder::after_fork() noexcept {
             new (&cell->stall_receiver) Histogram();
             new (&cell->stall_sndbuf) Histogram();
         }
-        if (shard.get() != membership.shard) shard->ended.store(true, std::memory_order_relaxed);
     }
+    idle.clear();
+    for (auto& shard : shards)
+        if (shard.get() != membership.shard) idle.push_back(shard.get());
     for (auto& cell : retired) cell.reset();
     lost.store(0, std::memory_order_relaxed);
     forked_written.store(0, std::memory_order_relaxed);
@@ -261,6 +351,8 @@ void Recorder::after_fork() noexcept {
         connection->connecting.store(false, std::memory_order_relaxed);
         connection->sent.store(0, std::memory_order_relaxed);
         connection->received.store(0, std::memory_order_relaxed);
+        // The calls in progress were the other threads'; the forking one is in none.
+        connection->users.store(0, std::memory_order_relaxed);
     }
 }
 
@@ -302,6 +394,8 @@ TraceContext read_context(Recorder& recorder, PyObject* context) noexcept {
         return result;
     result.valid = result.trace != TraceId{} && result.span != SpanId{};
     result.sampled = result.valid && (PyLong_AsLong(flags.get()) & 1) != 0;
+    Ref remote(PyObject_GetAttrString(span_context.get(), "is_remote"));
+    result.remote = remote && PyObject_IsTrue(remote.get()) == 1;
     return result;
 }
 
@@ -393,39 +487,72 @@ void socket_shakes_hands(Socket& socket) noexcept {
     used_connection(Recorder::get(), socket);
 }
 
-Connection* Recorder::towards(Socket& socket, Connection* connection,
-                              const Address& destination) noexcept {
+Connection* Recorder::renew(Socket& socket, Connection* connection, std::uint32_t held) noexcept {
+    if (!connection->named && connection->users.load(std::memory_order_relaxed) == held)
+        return connection;
+    socket.connection = nullptr;
+    Connection* entry = this->connection(socket);
+    if (entry == nullptr) {
+        socket.connection = connection;
+        return nullptr;
+    }
+    try {
+        entry->origin = connection->origin;
+        entry->local = connection->local;
+    } catch (...) {
+    }
+    entry->created = connection->created;
+    entry->adopted = connection->adopted;
+    entry->suppressed = connection->suppressed;
+    entry->asked.store(connection->asked.load());
+    entry->sent.store(connection->sent.load());
+    entry->received.store(connection->received.load());
+    const std::lock_guard lock(mutex);
+    release(*connection);
+    return entry;
+}
+
+Connection* Recorder::towards(Socket& socket, Connection* connection, const Address& destination,
+                              std::uint32_t held) noexcept {
     if (connection->peer == bytes_of(destination)) return connection;
     if (connection->connected.load(std::memory_order_relaxed)) return connection;
     try {
-        Connection* entry = connection;
-        if (!connection->peer.empty()) {
-            socket.connection = nullptr;
-            entry = this->connection(socket);
-            if (entry == nullptr) {
-                socket.connection = connection;
-                return connection;
-            }
-            entry->created = connection->created;
-            entry->adopted = connection->adopted;
-            entry->origin = connection->origin;
-            entry->local = connection->local;
-            const std::lock_guard lock(mutex);
-            connection->socket = nullptr;
-            connection->closed_epoch = epoch + 2;
-        }
-        entry->peer = std::string(bytes_of(destination));
+        Connection* entry = renew(socket, connection, held);
+        if (entry == nullptr) return connection;
+        bool renamed = false;
         {
             const std::lock_guard lock(mutex);
-            const auto name = names.find(host_key(entry->peer));
-            entry->server = name != names.end() ? name->second : std::string();
+            entry->peer = bytes_of(destination);
+            std::string_view server;
+            if (!names.empty()) {
+                const auto name = names.find(host_key(entry->peer));
+                if (name != names.end()) server = name->second;
+            }
+            renamed = entry->server != server;
+            if (renamed) entry->server = server;
         }
-        entry->labels = intern(*entry);
+        if (renamed) entry->labels = intern(*entry);
         return entry;
     } catch (...) {
         lost.fetch_add(1, std::memory_order_relaxed);
         return connection;
     }
+}
+
+void enter(Connection& connection) noexcept {
+    if constexpr (may_hold_lock)
+        connection.users.store(connection.users.load(std::memory_order_relaxed) + 1,
+                               std::memory_order_relaxed);
+    else
+        connection.users.fetch_add(1, std::memory_order_relaxed);
+}
+
+void leave(Connection& connection) noexcept {
+    if constexpr (may_hold_lock)
+        connection.users.store(connection.users.load(std::memory_order_relaxed) - 1,
+                               std::memory_order_release);
+    else
+        connection.users.fetch_sub(1, std::memory_order_release);
 }
 
 void SendProbe::begin(Socket& socket, const Address* destination) noexcept {
@@ -438,10 +565,12 @@ void SendProbe::begin(Socket& socket, const Address* destination) noexcept {
         connection = recorder.towards(socket, connection, *destination);
     socket_ = &socket;
     connection_ = connection;
+    enter(*connection);
     if (context.sampled) {
         traced_ = true;
         trace_ = context.trace;
         parent_ = context.span;
+        flags_ = context.flags();
     }
     stats_.started = Clock::ticks();
 }
@@ -457,8 +586,12 @@ void SendProbe::finish(std::span<const Part> parts) noexcept {
     stats_.stalled /= parts.size();
     stats_.calls = 1;
     for (const Part& part : parts) {
-        if (part.destination != nullptr)
-            connection_ = recorder.towards(*socket_, connection_, *part.destination);
+        if (part.destination != nullptr) {
+            Connection* next = recorder.towards(*socket_, connection_, *part.destination, 1);
+            enter(*next);
+            leave(*connection_);
+            connection_ = next;
+        }
         tell(part.size, share);
         stats_.started += share;
     }
@@ -482,7 +615,10 @@ void SendProbe::tell(std::int64_t size, std::uint64_t duration) noexcept {
     const std::uint64_t nanoseconds = Clock::duration(duration);
     cell.send.record(nanoseconds);
     std::uint64_t stall = Clock::duration(stats_.stalled);
-    if (stall != 0 || (is_tcp && nanoseconds >= worth_asking)) [[unlikely]] {
+    // A send that waited inside the kernel, where nobody has measured it.
+    const bool may_have_waited = is_tcp && !stats_.resumes && nanoseconds >= worth_asking &&
+                                 socket_->timeout.load(std::memory_order_relaxed) != 0;
+    if (stall != 0 || may_have_waited) [[unlikely]] {
         // Who was waited for: the peer's window, or this side's buffer. The kernel counts both,
         // and also what a send that blocks inside the kernel has waited.
         Histogram* histogram = &cell.stall_receiver;
@@ -512,7 +648,7 @@ void SendProbe::tell(std::int64_t size, std::uint64_t duration) noexcept {
         if (traced_) {
             record.trace = trace_;
             record.parent = parent_;
-            record.flags = has_parent;
+            record.flags = flags_;
         }
         record.size = bytes;
         record.stall = static_cast<std::uint32_t>(std::min<std::uint64_t>(stall / 1000, ~0u));
@@ -521,6 +657,7 @@ void SendProbe::tell(std::int64_t size, std::uint64_t duration) noexcept {
         record.error = stats_.error;
         record.kind = Kind::send;
         record.reserved = 0;
+        connection_->named = true;
         recorder.push(shard, record);
     }
     errno = error;
@@ -547,8 +684,7 @@ void count_received(Socket& socket, std::int64_t size) noexcept {
     record.kind = Kind::first_byte;
     record.start = connection->established;
     record.duration = Clock::ticks() - connection->established;
-    record.connection = connection->number;
-    record.flags = only_metric;
+    owned_by(record, *connection);
     recorder.push(shard, record);
 }
 
@@ -565,10 +701,13 @@ void ConnectProbe::begin(Socket& socket, const Address& peer) noexcept {
     if (connection->connecting.load(std::memory_order_relaxed)) {
         socket_ = &socket;
         connection_ = connection;
+        enter(*connection);
         return;
     }
+    connection = recorder.renew(socket, connection, 0);
+    if (connection == nullptr) return;
     try {
-        connection->peer = std::string(bytes_of(peer));
+        connection->peer = bytes_of(peer);
         connection->server = recorder.shard().server;
         if (connection->server.empty()) {
             const std::lock_guard lock(recorder.mutex);
@@ -582,13 +721,12 @@ void ConnectProbe::begin(Socket& socket, const Address& peer) noexcept {
     }
     connection->trace = context.trace;
     connection->parent = context.span;
-    connection->context_flags = context.sampled ? has_parent
-                                : context.valid ? static_cast<std::uint8_t>(only_metric)
-                                                : std::uint8_t{0};
+    connection->context_flags = context.flags();
     connection->connected.store(false);
     connection->first_byte_seen.store(false);
     socket_ = &socket;
     connection_ = connection;
+    enter(*connection);
     connection->connect_started = Clock::ticks();
     connection->connecting.store(true, std::memory_order_release);
 }
@@ -669,7 +807,12 @@ void socket_made(Socket& socket, bool adopted) noexcept {
     connection->adopted = adopted;
     connection->asked.store(!adopted, std::memory_order_relaxed);
     connection->suppressed = suppressed;
-    if (keep_origin && !suppressed) connection->origin = current_stack();
+    if (!keep_origin || suppressed) return;
+    try {
+        connection->origin = std::make_shared<const std::string>(current_stack());
+    } catch (...) {
+        recorder.lost.fetch_add(1, std::memory_order_relaxed);
+    }
 }
 
 void socket_accepted(Socket& socket) noexcept {
@@ -684,6 +827,7 @@ void socket_accepted(Socket& socket) noexcept {
     connection->established = Clock::ticks();
     connection->trace = context.trace;
     connection->parent = context.span;
+    connection->context_flags = context.flags();
     try {
         connection->peer = name_of(socket.handle.get(), ::getpeername);
         connection->local = name_of(socket.handle.get(), ::getsockname);
@@ -694,10 +838,7 @@ void socket_accepted(Socket& socket) noexcept {
     Record record{};
     record.kind = Kind::accept;
     record.start = connection->established;
-    if (context.sampled)
-        fill_trace(record, context);
-    else if (context.valid)
-        record.flags = only_metric;
+    fill_trace(record, context);
     record.connection = connection->number;
     recorder.push(recorder.shard(), record);
 }
@@ -729,8 +870,7 @@ void socket_closes(Socket& socket, End how) noexcept {
                            how == End::closed ? abandoned : only_metric | abandoned);
         Record record{};
         record.kind = Kind::closed;
-        record.flags = only_metric;
-        record.connection = connection->number;
+        owned_by(record, *connection);
         if (!detached && !connection->adopted && connection->established != 0) {
             record.start = connection->established;
             record.duration = Clock::ticks() - connection->established;
@@ -747,8 +887,7 @@ void socket_closes(Socket& socket, End how) noexcept {
     const sys::Descriptor fd = socket.handle.get();
     const std::uint64_t inode = detached ? inode_of(fd) : 0;
     const std::lock_guard lock(recorder.mutex);
-    connection->socket = nullptr;
-    connection->closed_epoch = recorder.epoch + 2;
+    recorder.release(*connection);
     try {
         if (inode != 0 && recorder.orphans.size() < most_orphans)
             recorder.orphans[fd] = {inode, connection->number};

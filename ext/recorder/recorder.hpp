@@ -10,7 +10,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -26,6 +26,7 @@
 #include "recorder/histogram.hpp"
 #include "recorder/record.hpp"
 #include "recorder/ring.hpp"
+#include "recorder/short_bytes.hpp"
 // clang-format on
 
 namespace tracesock::recorder {
@@ -69,16 +70,18 @@ struct Connection {
     TraceId trace{};
     SpanId parent{};
     std::uint8_t context_flags = 0;
-    std::string local;  // encoded addresses, as long as they are
-    std::string peer;
-    std::string server;  // the host name that was asked for, or empty
-    std::string origin;  // the stack that made it, where that was asked for
+    ShortBytes local;  // encoded addresses, as long as they are
+    ShortBytes peer;
+    ShortBytes server;                          // the host name that was asked for, or empty
+    std::shared_ptr<const std::string> origin;  // the stack that made it, where that was asked for
     std::atomic<std::uint64_t> sent{0};
     std::atomic<std::uint64_t> received{0};
     std::uint32_t receiver_limited = 0;  // us, as TCP_INFO last said
     std::uint32_t sndbuf_limited = 0;
     Socket* socket = nullptr;  // while it is open
     std::uint64_t closed_epoch = 0;
+    std::atomic<std::uint32_t> users{0};  // calls in progress that hold a pointer to it
+    bool named = false;                   // a record of it was written: its peer stays
 };
 
 // What a call measured on its way.
@@ -88,6 +91,7 @@ struct CallStats {
     std::uint32_t calls = 0;
     std::int16_t error = no_error;
     bool refused = false;  // EAGAIN on a non-blocking socket: nothing was done, nothing is told
+    bool resumes = false;  // the caller sends the rest of what was sent in part
 };
 
 // The error code of a record.
@@ -111,10 +115,22 @@ struct TraceContext {
     SpanId span{};
     bool valid = false;
     bool sampled = false;
+    bool remote = false;  // of another process
     bool suppressed = false;
+
+    // Of a record that is made in it.
+    std::uint8_t flags() const noexcept {
+        if (sampled) return remote ? has_parent | remote_parent : has_parent;
+        return valid ? only_metric : 0;
+    }
 };
 
 // --- the socket's hooks -------------------------------------------------------------------------
+
+// A call that holds a pointer to a connection keeps it from being freed. Only threads with the
+// interpreter's lock change the count, where there is one.
+void enter(Connection& connection) noexcept;
+void leave(Connection& connection) noexcept;
 
 // A send in progress.
 class SendProbe {
@@ -123,6 +139,12 @@ class SendProbe {
     explicit SendProbe(Socket& socket, const Address* destination = nullptr) noexcept {
         if (active() != 0) [[unlikely]]
             begin(socket, destination);
+    }
+    SendProbe(const SendProbe&) = delete;
+    SendProbe& operator=(const SendProbe&) = delete;
+    ~SendProbe() {
+        if (connection_ != nullptr) [[unlikely]]
+            leave(*connection_);
     }
     CallStats* stats() noexcept { return connection_ != nullptr ? &stats_ : nullptr; }
     // The bytes sent, also where an error ended a call that had sent some.
@@ -152,6 +174,7 @@ class SendProbe {
     CallStats stats_;
     TraceId trace_;  // set where `traced_`
     SpanId parent_;
+    std::uint8_t flags_ = 0;
     bool traced_ = false;
 };
 
@@ -168,6 +191,12 @@ class ConnectProbe {
     ConnectProbe(Socket& socket, const Address& peer) noexcept {
         if (active() != 0) [[unlikely]]
             begin(socket, peer);
+    }
+    ConnectProbe(const ConnectProbe&) = delete;
+    ConnectProbe& operator=(const ConnectProbe&) = delete;
+    ~ConnectProbe() {
+        if (connection_ != nullptr) [[unlikely]]
+            leave(*connection_);
     }
     // The errno that connect ended with, 0, or a negative code of record.hpp.
     void end(int error) noexcept {
@@ -297,8 +326,7 @@ struct Shard {
     std::uint64_t woke_at = 0;    // records written when the drain was last woken
     PyObject* context = nullptr;  // owned: the cache's key
     TraceContext cached;
-    std::string server;              // the name that the context's set-up asked for, or empty
-    std::atomic<bool> ended{false};  // its thread is gone
+    std::string server;  // the name that the context's set-up asked for, or empty
 };
 
 // The attribute set of a connection's metrics.
@@ -316,6 +344,8 @@ class Recorder {
     static Recorder& get() noexcept;
 
     Shard& shard() noexcept;
+    // The thread of this shard has ended: another may have it.
+    void leave(Shard& shard) noexcept;
     Cell& cell(Shard& shard, std::uint16_t labels) noexcept;
     // The socket's connection, made when there is none; null where memory is short.
     Connection* connection(Socket& socket) noexcept;
@@ -323,22 +353,46 @@ class Recorder {
     void push(Shard& shard, const Record& record) noexcept;
     // The socket's entry for what it sends to `destination`: its own, or one in its place when it
     // last sent to another.
-    Connection* towards(Socket& socket, Connection* connection,
-                        const Address& destination) noexcept;
+    // `held`: of the connection's users, how many are the caller itself.
+    Connection* towards(Socket& socket, Connection* connection, const Address& destination,
+                        std::uint32_t held = 0) noexcept;
+    // The socket's entry for another peer: its own where no record and no call names it, otherwise
+    // one in its place. Null where memory is short.
+    Connection* renew(Socket& socket, Connection* connection, std::uint32_t held) noexcept;
     void after_fork() noexcept;
     // Gives `take` at most `limit` records, oldest first in each thread's ring, and frees what no
-    // record names any more. `contexts` are references to be given back under the lock.
-    using Take = std::function<void(const Record&)>;
-    std::size_t drain(std::size_t limit, const Take& take, std::vector<PyObject*>& contexts);
-    // Keeps the counts of a shard whose thread is gone; under the mutex.
-    void retire(const Shard& shard);
+    // record names any more. Whether that ended a round, in which each ring is read to where it was
+    // at the round's start: however fast a thread writes, the others' turn comes. `take` must not
+    // need the interpreter's lock.
+    template <class Take>
+    bool drain(std::size_t limit, Take&& take) {
+        const std::lock_guard reading(drain_mutex);
+        if (round_.empty()) begin_round();
+        while (!round_.empty() && limit != 0) {
+            auto& [shard, head] = round_.back();
+            if (shard->ring.drain(head, limit, take)) round_.pop_back();
+        }
+        if (!round_.empty()) return false;
+        end_round();
+        return true;
+    }
+    // Until a ring fills up, somebody wakes the drain, or the time in nanoseconds has passed.
+    void wait(std::int64_t nanoseconds) noexcept;
+    // Wakes the drain, also out of what it does by itself.
+    void rouse() noexcept;
+    // Gives the contexts of threads that are gone back; needs the interpreter's lock.
+    void drop_contexts() noexcept;
     void set_slow_threshold(double seconds) noexcept;
 
-    std::mutex mutex;  // guards what follows; never held over a blocking call
+    std::mutex drain_mutex;  // held by who reads the rings; taken before the other
+    std::mutex mutex;        // guards what follows; never held over a blocking call
     std::vector<std::unique_ptr<Shard>> shards;
+    std::vector<Shard*> idle;         // those whose threads have ended
+    std::vector<PyObject*> contexts;  // references of theirs
     std::vector<Labels> labels;
     std::array<std::unique_ptr<Cell>, most_labels> retired;
     std::unordered_map<std::uint32_t, std::unique_ptr<Connection>> connections;
+    std::deque<std::uint32_t> closed;  // numbers of those that wait to be freed, oldest first
     std::unordered_map<std::string, std::string> names;  // address bytes without port: host
     // Descriptors that were given away, with the socket's inode: a TLS socket takes its
     // transport's.
@@ -348,7 +402,7 @@ class Recorder {
     };
     std::unordered_map<sys::Descriptor, Orphan> orphans;
     std::uint32_t next_number = 1;
-    std::uint64_t epoch = 0;                       // how often the drain has emptied every ring
+    std::uint64_t epoch = 0;                       // how often the drain has read every ring
     std::atomic<std::uint64_t> forked_written{0};  // records that a parent process wrote
     std::atomic<std::uint64_t> lost{0};            // records for which there was no memory
     std::atomic<std::uint64_t> ended_written{0};   // of shards that are gone
@@ -362,6 +416,18 @@ class Recorder {
     PyObject* on_resolved = nullptr;  // called (host, ticks at the start, exception, answers)
     std::array<PyObject*, 2> suppression_keys{};
     sem_t wake_up;
+    std::atomic<bool> roused{false};
+
+    // Marks a connection as one that is not its socket's any more; under the mutex.
+    void release(Connection& connection) noexcept;
+
+  private:
+    void begin_round();
+    void end_round();
+    // Keeps the counts of a shard that goes; under the mutex.
+    void retire(const Shard& shard);
+
+    std::vector<std::pair<Shard*, std::uint64_t>> round_;  // what is left of it: rings, and how far
 };
 
 }  // namespace tracesock::recorder

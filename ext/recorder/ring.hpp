@@ -36,15 +36,14 @@ class Ring {
         return head;
     }
 
-    // The reader's: calls take(record) for at most `limit` records, oldest first.
+    // The reader's: calls take(record) for what was written before `head`, oldest first, until
+    // `limit` is used up. Whether that is all.
     template <class Take>
-    std::size_t drain(std::size_t limit, Take&& take) {
+    bool drain(std::uint64_t head, std::size_t& limit, Take&& take) {
         std::uint64_t tail = tail_.load(std::memory_order_relaxed);
-        const std::uint64_t head = head_.load(std::memory_order_acquire);
-        std::size_t taken = 0;
-        for (; tail != head && taken < limit; ++tail, ++taken) take(records_[tail & mask_]);
+        for (; tail < head && limit != 0; ++tail, --limit) take(records_[tail & mask_]);
         tail_.store(tail, std::memory_order_release);
-        return taken;
+        return tail >= head;
     }
 
     std::uint64_t written() const noexcept { return head_.load(std::memory_order_acquire); }

@@ -23,8 +23,8 @@ inline bool unwatched() noexcept {
 // to wait.
 template <class Op>
 bool transfer(Socket& socket, sys::Direction direction, Deadline& deadline, Length length,
-              bool whole, Op&& op, std::int64_t& result,
-              recorder::CallStats* stats = nullptr, bool tried = false) noexcept {
+              bool whole, Op&& op, std::int64_t& result, recorder::CallStats* stats = nullptr,
+              bool tried = false) noexcept {
     const bool blocking = !deadline.limited();
     const bool waiting = socket.timeout.load(std::memory_order_relaxed) > 0;
     if (may_hold_lock && length == Length::brief && !(whole && blocking) && !tried) {
@@ -44,7 +44,7 @@ bool transfer(Socket& socket, sys::Direction direction, Deadline& deadline, Leng
         }
     }
     const bool brief = may_hold_lock && length == Length::brief;
-    const std::uint64_t stalled_since = stats != nullptr && brief ? recorder::Clock::ticks() : 0;
+    std::uint64_t stalled_since = stats != nullptr && brief ? recorder::Clock::ticks() : 0;
     Runtime runtime(socket);
     SharedHandle::Lease lease(socket.handle);
     const sys::Descriptor fd = lease.get();
@@ -58,17 +58,28 @@ bool transfer(Socket& socket, sys::Direction direction, Deadline& deadline, Leng
             errno = EBADF;
             return -1;
         }
-        if (stats != nullptr) ++stats->calls;
-        return op(fd, flags);
+        if (stats == nullptr) [[likely]]
+            return op(fd, flags);
+        // What blocks inside the kernel is tried first, to tell work from waiting.
+        if (blocking && stats->resumes && stalled_since == 0) {
+            ++stats->calls;
+            const std::int64_t value = op(fd, MSG_DONTWAIT);
+            if (value >= 0 || !would_block(errno)) return value;
+            stalled_since = recorder::Clock::ticks();
+        }
+        ++stats->calls;
+        const std::int64_t value = op(fd, flags);
+        if (value < 0 && would_block(errno) && stalled_since == 0)
+            stalled_since = recorder::Clock::ticks();
+        return value;
     };
     const Status status =
         retry(runtime, fd, direction, deadline,
               waiting && brief ? Attempt::with_lock : Attempt::without_lock,
               waiting && brief ? First::wait : First::attempt, attempt, result, error);
     if (stats != nullptr) {
-        // Of a non-blocking socket nothing waits: EAGAIN is its answer, and no error.
-        const bool refused =
-            status == Status::failed && would_block(error) && !blocking && !waiting;
+        // Where nothing waits, EAGAIN is the answer, and no error.
+        const bool refused = status == Status::failed && would_block(error);
         if (stalled_since != 0 && !refused)
             stats->stalled += recorder::Clock::ticks() - stalled_since;
         if (status != Status::done && !refused) stats->error = recorder::code_of(status, error);

@@ -116,14 +116,19 @@ std::int64_t send_once(Socket& socket, const char* data, Py_ssize_t size, int fl
 // What a blocking send(2) would still have sent when the first try, which does not wait, sent only
 // a part: a stream socket that blocks takes everything. The number of bytes sent in all.
 std::int64_t send_remaining(Socket& socket, const char* data, Py_ssize_t size, int flags,
-                            std::int64_t sent) noexcept {
+                            std::int64_t sent, recorder::CallStats* stats) noexcept {
     if (deadline_of(socket).limited() || socket.type != SOCK_STREAM || (flags & MSG_DONTWAIT) != 0)
         return sent;
     Runtime runtime(socket);
     SharedHandle::Lease lease(socket.handle);
+    const std::uint64_t since = stats != nullptr ? recorder::Clock::ticks() : 0;
     const std::int64_t more = runtime.unlocked([&]() noexcept -> std::int64_t {
         return ::send(lease.get(), data + sent, static_cast<std::size_t>(size - sent), flags);
     });
+    if (stats != nullptr) {
+        ++stats->calls;
+        stats->stalled += recorder::Clock::ticks() - since;
+    }
     audit::moved(socket, true, more);
     // As in the kernel, an error after a part was sent is for the next call to find.
     return more > 0 ? sent + more : sent;
@@ -132,16 +137,20 @@ std::int64_t send_remaining(Socket& socket, const char* data, Py_ssize_t size, i
 std::int64_t send_data(Socket& socket, const char* data, Py_ssize_t size, int flags,
                        bool tried = false) noexcept {
     recorder::SendProbe probe(socket);
+    recorder::CallStats* const stats = probe.stats();
+    if (stats != nullptr) stats->resumes = true;
     Deadline deadline = deadline_of(socket);
-    std::int64_t sent = send_once(socket, data, size, flags, deadline, probe.stats(), tried);
-    if (sent >= 0 && sent < size && may_hold_lock && length_of(size) == Length::brief)
-        sent = send_remaining(socket, data, size, flags, sent);
+    std::int64_t sent = send_once(socket, data, size, flags, deadline, stats, tried);
+    if (sent >= 0 && sent < size &&
+        ((may_hold_lock && length_of(size) == Length::brief) || stats != nullptr))
+        sent = send_remaining(socket, data, size, flags, sent, stats);
     probe.end(sent);
     return sent;
 }
 
 bool send_all(Socket& socket, const char* data, Py_ssize_t size, int flags) noexcept {
     recorder::SendProbe probe(socket);
+    if (probe.stats() != nullptr) probe.stats()->resumes = true;
     Deadline deadline = deadline_of(socket);
     std::int64_t total = 0;
     bool done = false;
@@ -271,7 +280,7 @@ PyObject* socket_send(PyObject* self, FastArguments arguments, Py_ssize_t count)
         if (!would_block(errno) && errno != EINTR) return set_os_error();
         return send_waiting(socket, arguments[0]);
     }
-    if (sent < size) sent = send_remaining(socket, data, size, 0, sent);
+    if (sent < size) sent = send_remaining(socket, data, size, 0, sent, nullptr);
     return PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
 }
 

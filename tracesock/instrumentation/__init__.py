@@ -22,19 +22,21 @@ from tracesock import _namespace
 from tracesock._native import recorder
 from tracesock.dropin.observer import set_observer
 from tracesock.instrumentation.config import Config, ConfigError, from_environment
-from tracesock.instrumentation.connections import Connection, connections, ephemeral_ports, leaks
+from tracesock.instrumentation.connections import Connection, connections, leaks
 from tracesock.instrumentation.drain import Drain
 from tracesock.instrumentation.environment import instrument_from_environment
-from tracesock.instrumentation.export import OtlpSink, ProcessorSink
+from tracesock.instrumentation.export import OtlpSink, ProcessorSink, limits_attributes
 from tracesock.instrumentation.metrics import Metrics
 from tracesock.instrumentation.observer import SERVER_KEY, Observer
+from tracesock.instrumentation.ports import PortUse, ephemeral_ports
 from tracesock.instrumentation.snapshots import Snapshots
-from tracesock.instrumentation.spans import Spans, samples_all_children
+from tracesock.instrumentation.spans import Provider, Spans, samples_all_children
 
 __all__ = [
     "Config",
     "ConfigError",
     "Connection",
+    "PortUse",
     "connections",
     "ephemeral_ports",
     "flush",
@@ -84,15 +86,15 @@ def instrument(
             meters,
             cardinality_limit=settings.cardinality_limit,
             redact=settings.redact,
-            before_collect=lambda: drain.once(),
+            before_collect=lambda: drain.before_collect(),
         )
-        provider, sink = _sink(provider, settings, metrics)
-        spans = Spans(provider, sink, settings)
+        source, sink = _sink(provider, settings, metrics)
+        spans = Spans(source, sink, settings)
         observer = Observer(spans)
         snapshots = None
         if Snapshots.wanted(logger_provider, settings):
             snapshots = Snapshots(logger_provider, meters, settings)
-        drain = Drain(spans, observer, metrics, snapshots)
+        drain = Drain(source, spans, observer, metrics, snapshots)
         recorder.start(
             _wanted(settings),
             settings.slow_send,
@@ -136,10 +138,12 @@ def flush() -> None:
         drain.flush()
 
 
-def _sink(provider: Any, settings: Config, metrics: Metrics) -> tuple[Any, Any]:
+def _sink(provider: Any, settings: Config, metrics: Metrics) -> tuple[Provider, Any]:
     """(provider, sink): where spans go, and who samples and numbers them."""
+    source = Provider(provider)
     if settings.export != "otlp" and not settings.otlp:
-        return provider, ProcessorSink(provider)
+        return source, ProcessorSink(source)
+    provider = source.get()
     if getattr(provider, "sampler", None) is None:
         # Nobody else makes spans here: a provider for the sampler, the identifiers, the resource.
         provider = TracerProvider()
@@ -150,15 +154,16 @@ def _sink(provider: Any, settings: Config, metrics: Metrics) -> tuple[Any, Any]:
         and settings.response_hook is None
         and type(provider.id_generator) is RandomIdGenerator
         and samples_all_children(provider.sampler)
+        and not limits_attributes(provider)
     )
     sink = OtlpSink(
         settings.otlp,
-        provider.resource,
+        provider,
         most_in_trace=settings.max_sends_per_trace,
         native=native,
         dropped=metrics.dropped,
     )
-    return provider, sink
+    return Provider(provider), sink
 
 
 def _wanted(settings: Config) -> int:

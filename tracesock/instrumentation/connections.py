@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from tracesock._native import recorder
 from tracesock.instrumentation import semconv
-from tracesock.instrumentation.spans import endpoint
-
-_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,44 +102,6 @@ def _connection(row: dict[str, Any]) -> Connection:
         span_id=row["span_id"].hex() if row["span_id"] else None,
         origin=row["origin"],
     )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PortUse:
-    """Ephemeral ports in use towards one destination."""
-
-    destination: str
-    used: int
-    available: int
-
-    @property
-    def share(self) -> float:
-        """Of the ports there are, 0 to 1."""
-        return self.used / self.available if self.available else 1.0
-
-
-def port_limit() -> int:
-    """How many ephemeral ports there are towards one destination (ip(7))."""
-    try:
-        low, high = map(int, _PORT_RANGE.read_text().split())
-    except (OSError, ValueError):
-        low, high = 32768, 60999
-    return high - low + 1
-
-
-def ephemeral_ports() -> list[PortUse]:
-    """Ephemeral port use of this process by destination, most used first.
-
-    Each (destination address, port) has the whole range of /proc/sys/net/ipv4/ip_local_port_range
-    to itself; connect() fails with EADDRNOTAVAIL when that is used up.
-    """
-    available = port_limit()
-    used: Counter[str] = Counter()
-    for each in connections():
-        address, port = endpoint(each.peer)
-        if each.direction == "outbound" and address and port:
-            used[f"[{address}]:{port}" if ":" in address else f"{address}:{port}"] += 1
-    return [PortUse(name, count, available) for name, count in used.most_common()]
 
 
 def is_forgotten(connection: Connection, older_than: float = 60.0) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import sys
 import threading
 import time
 from typing import Any
@@ -19,6 +20,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from tracesock._native import recorder
 from tracesock.instrumentation import semconv
 from tracesock.instrumentation.observer import Observer
+from tracesock.instrumentation.ports import PortWatch
 from tracesock.instrumentation.snapshots import Snapshots
 from tracesock.instrumentation.spans import (
     ABANDONED,
@@ -27,10 +29,15 @@ from tracesock.instrumentation.spans import (
     CONNECT,
     FIRST_BYTE,
     SEND,
+    Provider,
     Spans,
+    parent_of,
 )
 
 _log = logging.getLogger(__name__)
+
+_FLUSH_TIMEOUT = 30.0  # seconds, also at the interpreter's exit
+_COLLECT_TIMEOUT = 1.0  # seconds that a collection of metrics waits for a stalled exporter of spans
 
 
 class DrainProcessor(SpanProcessor):
@@ -43,22 +50,27 @@ class DrainProcessor(SpanProcessor):
         self._drain.flush()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        self._drain.flush()
-        return True
+        return self._drain.flush(timeout_millis / 1000)
 
 
 class Drain:
     """Reads the recorder for one instrumentation; `start` and `stop` may be called again."""
 
     def __init__(
-        self, spans: Spans, observer: Observer, metrics: Any, snapshots: Snapshots | None = None
+        self,
+        provider: Provider,
+        spans: Spans,
+        observer: Observer,
+        metrics: Any,
+        snapshots: Snapshots | None = None,
     ) -> None:
         self.spans = spans
         self.observer = observer
         self.metrics = metrics
         self.snapshots = snapshots
-        self.told = 0  # native records that were read
-        self.failed = 0  # spans that a processor refused
+        self.failed = 0  # records that were not delivered because something raised
+        self._provider = provider
+        self._ports = PortWatch(spans.config.redact)
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -74,13 +86,18 @@ class Drain:
             FIRST_BYTE: self._first_byte,
             CLOSED: self._closed,
         }
+        spans.failed = self._fail
 
     # --- life ---------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the thread and stand before the provider's processors."""
         self._stopping = False
-        self._join_provider()
+        self._passed = time.monotonic()
+        # Not what was before.
+        self._recorded, self._dropped_told, _ = recorder.counts()
+        self._provider.joined = self._join_provider
+        self._join_provider(self.spans.provider)
         self._run_thread()
         atexit.register(self.flush)
 
@@ -110,12 +127,22 @@ class Drain:
         self.spans.sink.after_fork()
         if self.snapshots is not None:
             self.snapshots.restart()
-        self.told = self.failed = self._dropped_told = self._recorded = 0
+        self.failed = self._dropped_told = self._recorded = 0
         self._passed = time.monotonic()
         self._run_thread()
+        # Its children end without the interpreter's exit, but run its own finalizers, those that
+        # are registered when they have begun.
+        multiprocessing = sys.modules.get("multiprocessing.util")
+        if multiprocessing is not None:
+            multiprocessing.register_after_fork(self, Drain._flush_at_end_of_child)
 
-    def _join_provider(self) -> None:
-        processor = getattr(self.spans.provider, "_active_span_processor", None)
+    def _flush_at_end_of_child(self) -> None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, self.flush, exitpriority=-100)
+
+    def _join_provider(self, provider: Any) -> None:
+        processor = getattr(provider, "_active_span_processor", None)
         if processor is None:
             return
         present = getattr(processor, "_span_processors", None)
@@ -142,108 +169,127 @@ class Drain:
         interval = self.spans.config.drain_interval
         while not self._stopping:
             # Outside the lock: a flush need not wait for what only waits.
-            recorder.wait(interval)
+            self.spans.sink.wait(interval)
             if not self._stopping:
                 self.once()
+                self._guard(self._ports.look)
                 if self.snapshots is not None:
                     self.snapshots.tick()
 
     # --- reading ------------------------------------------------------------------------------
 
-    def flush(self) -> None:
-        """Deliver everything that is recorded now, folded sends as well."""
+    def flush(self, timeout: float | None = None) -> bool:
+        """Deliver everything that is recorded now, folded sends as well: whether that was done in
+        `timeout` seconds, 30 by default, from which a stalled exporter can keep it."""
+        timeout = _FLUSH_TIMEOUT if timeout is None else timeout
+        end = time.monotonic() + timeout
         token = otel_context.attach(otel_context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
         try:
-            with self._lock:
-                self.once()
+            if not self._lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
+                return False
+            try:
+                self._read_all()
                 self._guard(self.spans.flush_folds)
-            self._guard(self.spans.sink.flush)
+                self._guard(self.spans.sink.hand_on)
+            finally:
+                self._lock.release()
+            flushed: bool = self.spans.sink.flush(max(0.0, end - time.monotonic()))
+            return flushed
         finally:
             otel_context.detach(token)
 
-    def once(self) -> None:
-        """Deliver what is recorded, without the folds that may still grow."""
-        with self._lock:
-            began = time.monotonic()
-            events = self.observer.events
-            for _ in range(len(events)):
-                self._guard(self.observer.finish, events.popleft(), self.metrics)
-            while not self._read_sink():
-                pass
-            written, dropped, _ = recorder.counts()
-            written += self.observer.written
-            dropped += self.observer.dropped
-            if written > self._recorded:
-                self.metrics.recorded("traces", written - self._recorded)
-                self.metrics.lag("traces", time.monotonic() - self._passed)
-                self._recorded = written
-            self._passed = began
-            if dropped > self._dropped_told:
-                self.metrics.dropped("traces", "ring_full", dropped - self._dropped_told)
-                self._dropped_told = dropped
+    def once(self, timeout: float = -1) -> None:
+        """Deliver what is recorded, without the folds that may still grow; nothing where another
+        thread is at it for `timeout` seconds."""
+        if not self._lock.acquire(timeout=timeout):
+            return
+        try:
+            self._read_all()
+            self._guard(self.spans.flush_idle_folds)
+            self._guard(self.spans.sink.hand_on)
+        finally:
+            self._lock.release()
 
-    def _read_sink(self) -> bool:
-        """Handle what there is now; whether that was all."""
-        records = self.spans.sink.read(0.0)
-        for record in records:
-            self._guard(self._handlers[record[0]], record)
-        self.told += len(records)
-        _, _, waiting = recorder.counts()
-        return not records or not waiting
+    def before_collect(self) -> None:
+        """Rare events are in the instruments before these are read."""
+        self.once(_COLLECT_TIMEOUT)
+
+    def _read_all(self) -> None:
+        began = time.monotonic()
+        events = self.observer.events
+        for _ in range(len(events)):
+            self._guard(self.observer.finish, events.popleft(), self.metrics)
+        complete = False
+        while not complete:
+            records, complete = self.spans.sink.read()
+            for record in records:
+                self._guard(self._handlers[record[0]], record)
+        recorder.drop_contexts()
+        written, dropped, _ = recorder.counts()
+        written += self.observer.written
+        dropped += self.observer.dropped
+        if written > self._recorded:
+            self.metrics.recorded("traces", written - self._recorded)
+            self.metrics.lag("traces", time.monotonic() - self._passed)
+            self._recorded = written
+        self._passed = began
+        if dropped > self._dropped_told:
+            self.metrics.dropped("traces", "ring_full", dropped - self._dropped_told)
+            self._dropped_told = dropped
 
     def _guard(self, function: Any, *arguments: Any) -> None:
         try:
             function(*arguments)
         except Exception:
-            self.failed += 1
-            self.metrics.dropped("traces", "exporter", 1)
-            if not self._failure_logged:
-                self._failure_logged = True
-                _log.exception("tracesock: a span was not delivered; this is logged once")
+            self._fail(1)
+
+    def _fail(self, records: int) -> None:
+        """While an exception is handled that kept them from being delivered."""
+        self.failed += records
+        self.metrics.dropped("traces", "exporter", records)
+        if not self._failure_logged:
+            self._failure_logged = True
+            _log.exception("tracesock: a span was not delivered; this is logged once")
 
     def _send(self, record: tuple[Any, ...]) -> None:
-        peer = self.spans.peer(record[7])
-        if peer is not None:
-            self.spans.send(record, peer, semconv.error_type_of_code(record[9]))
+        peer = self.spans.keep_peer(record[7])
+        self.spans.send(record, peer, semconv.error_type_of_code(record[9]))
 
     def _connect(self, record: tuple[Any, ...]) -> None:
         peer = self.spans.peer(record[7])
-        if peer is None:
-            return
         error = semconv.error_type_of_code(record[9])
-        span = None
-        try:
-            span = self.spans.connect(record, peer, error)
-        finally:
-            # Also where the span could not be delivered.
-            if peer.handshake and not record[10] & ABANDONED:
-                self.metrics.connect(
-                    (record[2] - record[1]) / 1e9,
-                    peer.transport,
-                    peer.network_type,
-                    peer.server,
-                    error,
-                    span,
-                )
+        if peer.handshake:
+            self._ports.connected(peer, record[9])
+        span = self.spans.connect(record, peer, error)
+        if peer.handshake and not record[10] & ABANDONED:
+            self.metrics.connect(
+                (record[2] - record[1]) / 1e9,
+                peer.transport,
+                peer.network_type,
+                peer.server,
+                error,
+                span,
+            )
 
     def _accept(self, record: tuple[Any, ...]) -> None:
-        peer = self.spans.peer(record[7])
-        if peer is not None:
-            self.spans.accept(record, peer)
+        self.spans.accept(record, self.spans.peer(record[7]))
 
     def _first_byte(self, record: tuple[Any, ...]) -> None:
         peer = self.spans.peer(record[7])
-        if peer is not None:
-            self.metrics.first_byte(
-                (record[2] - record[1]) / 1e9, peer.transport, peer.network_type, peer.server
-            )
+        self.metrics.first_byte(
+            (record[2] - record[1]) / 1e9,
+            peer.transport,
+            peer.network_type,
+            peer.server,
+            parent_of(record[3], record[4], record[10]),
+        )
 
     def _closed(self, record: tuple[Any, ...]) -> None:
         number = record[7]
         peer = self.spans.peer(number)
         self.spans.flush_folds(number)
-        if peer is not None:
-            lived = (record[2] - record[1]) / 1e9 if record[2] > record[1] else None
-            rtt = record[6] / 1e6 if record[6] else None
-            self.metrics.closed(lived, peer.transport, rtt, record[5])
+        lived = (record[2] - record[1]) / 1e9 if record[2] > record[1] else None
+        rtt = record[6] / 1e6 if record[6] else None
+        owner = parent_of(record[3], record[4], record[10])
+        self.metrics.closed(lived, peer.transport, rtt, record[5], owner)
         self.spans.forget(number)

@@ -11,8 +11,17 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import (
+    ReadableSpan,
+    SpanProcessor,
+    SynchronousMultiSpanProcessor,
+    _Span,
+)
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 from opentelemetry.trace.status import Status, StatusCode
 
 from tracesock import _native
@@ -23,47 +32,100 @@ from tracesock.instrumentation.otlp import OtlpFileExporter, OtlpHttpExporter, e
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
-    from tracesock.instrumentation.spans import Finished, Peer
+    from tracesock.instrumentation.spans import Finished, Peer, Provider
 
 _log = logging.getLogger(__name__)
 
 SCOPE = InstrumentationScope(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
-_REQUEST_SIZE = 1 << 20  # bytes at which a request is handed on
+_REQUEST_SIZE = 4 << 20  # bytes at which a request is handed on
 _MOST_WAITING = 256 << 20  # bytes of requests that wait for a slow receiver
 _FLUSH_TIMEOUT = 30.0  # seconds
+_MOST_ATTRIBUTES = 16  # of a send's span
+_PASSIVE = (SpanProcessor, BatchSpanProcessor, SimpleSpanProcessor)  # do nothing at a start
 
 
 class ProcessorSink:
-    """Gives each span to a provider's processors."""
+    """Gives each span to a provider's processors, within the provider's limits."""
 
-    def __init__(self, provider: Any) -> None:
+    def __init__(self, provider: Provider) -> None:
         self._provider = provider
         self.delivered = 0
         self.resolve: Any = None
+        self._asked: Any = None  # the processors that were asked whether they want starts
+        self._wants_start = False
 
     def put(self, finished: Finished, context: SpanContext, attributes: dict[str, Any]) -> None:
-        """Hand a sampled span on."""
-        status = StatusCode.UNSET if finished.error is None else StatusCode.ERROR
-        self._provider._active_span_processor.on_end(
-            ReadableSpan(
-                name=finished.name,
-                context=context,
-                parent=finished.parent,
-                resource=self._provider.resource,
-                attributes=attributes,
-                kind=finished.span_kind,
-                status=Status(status),
-                start_time=finished.start,
-                end_time=finished.end,
-                instrumentation_scope=SCOPE,
+        """Hand a recorded span on. Raises what a processor raised, after the others had it."""
+        provider = self._provider.get()
+        processor = provider._active_span_processor
+        status = Status(StatusCode.UNSET if finished.error is None else StatusCode.ERROR)
+        if self._tells_start(processor):
+            self._put_live(provider, processor, finished, context, attributes, status)
+        else:
+            end(
+                processor,
+                ReadableSpan(
+                    name=finished.name,
+                    context=context,
+                    parent=finished.parent,
+                    resource=provider.resource,
+                    attributes=limited(provider, attributes),
+                    kind=finished.span_kind,
+                    status=status,
+                    start_time=finished.start,
+                    end_time=finished.end,
+                    instrumentation_scope=SCOPE,
+                ),
             )
-        )
         self.delivered += 1
 
-    def read(self, seconds: float) -> list[tuple[Any, ...]]:
-        """Records of the recorder, after at most `seconds`."""
+    def _put_live(
+        self,
+        provider: Any,
+        processor: Any,
+        finished: Finished,
+        context: SpanContext,
+        attributes: dict[str, Any],
+        status: Status,
+    ) -> None:
+        """As a span that a processor can still change when it starts, as it can the SDK's own."""
+        parent_context = Context()
+        if finished.parent is not None:
+            parent_context = set_span_in_context(NonRecordingSpan(finished.parent), parent_context)
+        span = _Span(
+            name=finished.name,
+            context=context,
+            parent=finished.parent,
+            sampler=provider.sampler,
+            resource=provider.resource,
+            attributes=attributes,
+            kind=finished.span_kind,
+            span_processor=_Each(processor),
+            limits=provider._span_limits,
+            instrumentation_scope=SCOPE,
+        )
+        span.start(finished.start, parent_context)
+        if not status.is_unset:
+            span.set_status(status)
+        span.end(finished.end)
+
+    def _tells_start(self, processor: Any) -> bool:
+        """Whether a processor wants to see spans start, which the SDK's own do not."""
+        each = getattr(processor, "_span_processors", (processor,))
+        if each is not self._asked:
+            self._asked = each
+            self._wants_start = any(_wants_start(type(one)) for one in each)
+        return self._wants_start
+
+    def wait(self, seconds: float) -> None:
+        """Until there is something to read, or the time has passed."""
         recorder.wait(seconds)
-        return recorder.drain(_BATCH)
+
+    def read(self) -> tuple[list[tuple[Any, ...]], bool]:
+        """Records of the recorder, and whether these were the last that it had when their round
+        began."""
+        records, complete = recorder.drain(_BATCH)
+        return records, complete
 
     def connection(self, number: int, peer: Peer) -> None:
         """A connection has become known."""
@@ -71,8 +133,15 @@ class ProcessorSink:
     def forget(self, number: int) -> None:
         """It has ended."""
 
-    def flush(self) -> None:
+    def flush_folds(self, idle: float) -> None:
+        """Sends are folded before they come here."""
+
+    def hand_on(self) -> None:
+        """Everything was, when it was put."""
+
+    def flush(self, timeout: float = _FLUSH_TIMEOUT) -> bool:
         """Everything was handed on when it was put."""
+        return True
 
     def wake(self) -> None:
         """End a `read` early."""
@@ -86,7 +155,69 @@ class ProcessorSink:
         """The processors are the provider's own."""
 
 
-_BATCH = 4096
+_BATCH = 256  # records that are Python objects at a time
+
+
+def _wants_start(processor: type) -> bool:
+    return any(
+        getattr(processor, name, None) not in [getattr(known, name, None) for known in _PASSIVE]
+        for name in ("on_start", "_on_ending")
+    )
+
+
+def end(processor: Any, span: ReadableSpan) -> None:
+    """`processor.on_end(span)`, where one of several that fails does not keep it from the rest."""
+    if type(processor) is not SynchronousMultiSpanProcessor:
+        processor.on_end(span)
+        return
+    failure: Exception | None = None
+    for each in processor._span_processors:
+        try:
+            each.on_end(span)
+        except Exception as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
+class _Each(SpanProcessor):
+    """Between a live span and its processors: `end` instead of `on_end`."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+
+    def on_start(self, span: Any, parent_context: Context | None = None) -> None:
+        self._processor.on_start(span, parent_context=parent_context)
+
+    def _on_ending(self, span: Any) -> None:
+        ending = getattr(self._processor, "_on_ending", None)
+        if ending is not None:
+            ending(span)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        end(self._processor, span)
+
+
+def limited(provider: Any, attributes: dict[str, Any]) -> Any:
+    """The attributes within the limits of a provider."""
+    limits = getattr(provider, "_span_limits", None)
+    if limits is None:
+        return attributes
+    most, longest = limits.max_span_attributes, limits.max_span_attribute_length
+    if longest is None and (most is None or len(attributes) <= most):
+        return attributes
+    return BoundedAttributes(most, attributes, immutable=True, max_value_len=longest)
+
+
+def limits_attributes(provider: Any) -> bool:
+    """Whether a provider's limits can change the attributes of a send."""
+    limits = getattr(provider, "_span_limits", None)
+    if limits is None:
+        return False
+    most = limits.max_span_attributes
+    return limits.max_span_attribute_length is not None or (
+        most is not None and most < _MOST_ATTRIBUTES
+    )
 
 
 class OtlpSink:
@@ -99,8 +230,10 @@ class OtlpSink:
     """
 
     def __init__(
-        self, target: str, resource: Any, *, most_in_trace: int, native: bool, dropped: Any
+        self, target: str, provider: Any, *, most_in_trace: int, native: bool, dropped: Any
     ) -> None:
+        self._provider = provider
+        resource = provider.resource
         self._exporter: OtlpHttpExporter | OtlpFileExporter
         if target.startswith("file:"):
             self._exporter = OtlpFileExporter(target.removeprefix("file:").removeprefix("//"))
@@ -134,6 +267,9 @@ class OtlpSink:
 
     def put(self, finished: Finished, context: SpanContext, attributes: dict[str, Any]) -> None:
         """Encode a sampled span."""
+        if not context.trace_flags.sampled:
+            return
+        bounded = limited(self._provider, attributes)
         for _ in range(2):
             if self._encoder.add_span(
                 finished.name,
@@ -145,7 +281,8 @@ class OtlpSink:
                 parent_is_remote=bool(finished.parent and finished.parent.is_remote),
                 trace_state=context.trace_state.to_header() if context.trace_state else "",
                 kind=finished.span_kind.value + 1,
-                attributes=attributes,
+                attributes=bounded,
+                dropped_attributes=getattr(bounded, "dropped", 0),
                 status=0 if finished.error is None else 2,
             ):
                 break
@@ -153,20 +290,28 @@ class OtlpSink:
         if self._encoder.size >= _REQUEST_SIZE:
             self._hand_on(self._encoder)
 
-    def read(self, seconds: float) -> list[tuple[Any, ...]]:
-        """Encode what can be, for at most `seconds`; the records that need Python."""
+    def wait(self, seconds: float) -> None:
+        """Encode what comes, until there is something to do here, or the time has passed."""
         if self._drain is None:
             recorder.wait(seconds)
-            return recorder.drain(_BATCH)
+        else:
+            self._drain.pump(seconds)
+
+    def read(self) -> tuple[list[tuple[Any, ...]], bool]:
+        """Encode what can be: the records that need Python, and whether these were the last that
+        the recorder had when their round began."""
         records: list[tuple[Any, ...]]
-        records, unknown = self._drain.run(seconds)
+        if self._drain is None:
+            records, complete = recorder.drain(_BATCH)
+            return records, complete
+        records, unknown, complete = self._drain.run()
         if unknown:
             for number in unknown:
                 self.resolve(number)
             records += self._drain.resume()
-        if self._drain.count:
+        if self._drain.count and not complete:
             self._hand_on(self._drain)
-        return records
+        return records, complete
 
     def connection(self, number: int, peer: Peer) -> None:
         """Sends of this connection can be encoded natively from now on."""
@@ -181,6 +326,14 @@ class OtlpSink:
         """The connection has ended."""
         if self._drain is not None:
             self._drain.forget(number)
+
+    def flush_folds(self, idle: float) -> None:
+        """Encode what was folded and got no further send for `idle` seconds; 0 for everything."""
+        if self._drain is not None:
+            self._drain.flush_folds(idle)
+            lost = self._drain.take_lost()
+            if lost:
+                self._dropped("traces", "queue_full", lost)
 
     def wake(self) -> None:
         """End a `read` early."""
@@ -199,14 +352,18 @@ class OtlpSink:
             self._size += len(request)
             self._condition.notify_all()
 
-    def flush(self) -> None:
-        """Wait until everything that was put is delivered, or cannot be: at most 30 s."""
+    def hand_on(self) -> None:
+        """Give what is encoded to the exporter's thread."""
         if self._drain is not None:
             self._hand_on(self._drain)
         self._hand_on(self._encoder)
+
+    def flush(self, timeout: float = _FLUSH_TIMEOUT) -> bool:
+        """Wait until everything that was handed on is delivered, or cannot be: whether it was, in
+        `timeout` seconds."""
         with self._condition:
-            self._condition.wait_for(
-                lambda: not self._waiting and not self._busy, timeout=_FLUSH_TIMEOUT
+            return self._condition.wait_for(
+                lambda: not self._waiting and not self._busy, timeout=timeout
             )
 
     def after_fork(self) -> None:
@@ -216,7 +373,7 @@ class OtlpSink:
         self._size = self.delivered = 0
         self._busy = False
         if self._drain is not None:
-            self._drain.take()
+            self._drain.clear()
         self._encoder.take()
         self._start()
 

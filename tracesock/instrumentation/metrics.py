@@ -28,7 +28,7 @@ from opentelemetry.trace import SpanContext
 
 from tracesock._native import __version__, audit, recorder
 from tracesock.instrumentation import semconv
-from tracesock.instrumentation.connections import port_limit
+from tracesock.instrumentation.ports import port_limit
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +36,6 @@ Attributes = dict[str, str | int]
 _Key = tuple[tuple[str, str | int], ...]
 
 _BOUNDS_NS = tuple(round(bound * 1e9) for bound in semconv.CALL_BOUNDARIES)
-_TCP_LISTEN = 10
-_TCP_CLOSE = 7
 
 SIGNAL_METRICS = "metrics"
 SIGNAL_LOGS = "logs"  # the audit's records
@@ -468,15 +466,16 @@ class _Instruments:
         self.queues = {}
         if self.attached is None:
             return
-        for row in recorder.connections():
-            state = _state(row)
-            if state is not None:
-                self.states[state] = self.states.get(state, 0) + 1
-            if row.get("tcp_state") == _TCP_LISTEN:
-                key = _key(self.attached.listener(row["local"]))
-                length, limit = self.queues.get(key, (0, 0))
-                # For a listening socket the kernel has the queue's depth and limit in these.
-                self.queues[key] = (length + row["unacked"], limit + row["sacked"])
+        states, listeners = recorder.states()
+        for code, count in states.items():
+            state = semconv.connection_state(code)
+            self.states[state] = self.states.get(state, 0) + count
+        for number, length, limit in listeners:
+            row = recorder.connection(number)
+            if row is not None:
+                key = _key(self.attached.listener(row[4]))
+                known_length, known_limit = self.queues.get(key, (0, 0))
+                self.queues[key] = (known_length + length, known_limit + limit)
 
     def _take_audit(self) -> None:
         if self.attached is None:
@@ -567,21 +566,6 @@ def _create(create: Callable[..., Any], metric: semconv.Metric, callbacks: Any =
     if metric.boundaries:
         arguments["explicit_bucket_boundaries_advisory"] = metric.boundaries
     return create(metric.name, **arguments)
-
-
-def _state(row: Mapping[str, Any]) -> str | None:
-    """The connection state of an open socket; None for one that is no connection."""
-    tcp_state = row.get("tcp_state")
-    if tcp_state is not None:
-        # A socket that was never connected is "closed" to the kernel.
-        if tcp_state == _TCP_CLOSE and not row["connected"]:
-            return None
-        return semconv.connection_state(tcp_state)
-    if row["listening"]:
-        return semconv.LISTEN
-    if row["connected"]:
-        return semconv.ESTABLISHED
-    return semconv.SYN_SENT if row["connecting"] else None
 
 
 class _Cap:
@@ -684,14 +668,19 @@ class Metrics:
         transport: str | None,
         rtt: float | None = None,
         retransmits: int = 0,
+        owner: SpanContext | None = None,
     ) -> None:
         """A connection's end. `connection_seconds` is None where its start is not known, `rtt`, the
-        smoothed round-trip time in seconds, where it is not TCP; `retransmits` counts segments."""
+        smoothed round-trip time in seconds, where it is not TCP; `retransmits` counts segments.
+        `owner`, here and below: the span in which it was connected or accepted, for the exemplar
+        that leads from the metric to the trace."""
         attributes = {semconv.NETWORK_TRANSPORT: transport}
         if connection_seconds is not None:
-            self._record(self._instruments.connections, connection_seconds, attributes)
+            self._record(self._instruments.connections, connection_seconds, attributes, owner)
         if rtt is not None:
-            self._record(self._instruments.rtts, rtt, attributes)
+            self._record(self._instruments.rtts, rtt, attributes, owner)
+        # A SYN that nobody answers is sent again, too.
+        if rtt is not None or retransmits:
             self._add(self._instruments.retransmits, retransmits, attributes)
 
     def first_byte(
@@ -700,6 +689,7 @@ class Metrics:
         transport: str | None,
         network_type: str | None,
         server_address: str | None,
+        owner: SpanContext | None = None,
     ) -> None:
         """The first byte on a connection that this side opened, since it was established."""
         self._record(
@@ -710,6 +700,7 @@ class Metrics:
                 semconv.NETWORK_TYPE: network_type,
                 semconv.SERVER_ADDRESS: None if transport == "unix" else server_address,
             },
+            owner,
         )
 
     def dropped(self, signal: str, reason: str, count: int = 1) -> None:

@@ -189,6 +189,8 @@ class Observer:
             setup = _Setup()
             if isinstance(host, (bytes, bytearray)):
                 host = bytes(host).decode("utf-8", "backslashreplace")
+            if isinstance(host, str) and self.spans.excluder.excludes(host, port, host):
+                return None
             if isinstance(host, str):
                 setup.attributes[semconv.SERVER_ADDRESS] = host
             if isinstance(port, str) and port.isdecimal():
@@ -266,6 +268,9 @@ class Observer:
             return
         end = recorder.ticks()
         started, parent = token
+        address, server = _tls_end(tls)
+        if self.spans.excluder.excludes(*endpoint(address), server):
+            return
         attributes: dict[str, Any] = {}
         server_side = bool(tls.server_side)
         if not server_side and tls.server_hostname:
@@ -301,7 +306,7 @@ class Observer:
             recorder.sent(tls, started, size, code)
             return
         end = recorder.ticks()
-        self.put("tls_send", tls_peer(tls), started, end, parent, size, _error_type(error))
+        self.put("tls_send", _tls_end(tls), started, end, parent, size, _error_type(error))
 
     def received(self, tls: Any, size: int) -> None:
         """Application bytes were received."""
@@ -331,12 +336,9 @@ class Observer:
         start, end = recorder.unix_time(started), recorder.unix_time(ended)
         error_type = _error_type(error)
         span = None
-        try:
-            if not parent.is_valid or parent.trace_flags.sampled:
-                span = self._lookup_span(kind, host, start, end, parent, error_type, answers)
-        finally:
-            # Also where the span could not be delivered.
-            metrics.lookup((end - start) / 1e9, host, error_type, span)
+        if not parent.is_valid or parent.trace_flags.sampled:
+            span = self._lookup_span(kind, host, start, end, parent, error_type, answers)
+        metrics.lookup((end - start) / 1e9, host, error_type, span)
 
     def _lookup_span(
         self,
@@ -348,6 +350,8 @@ class Observer:
         error_type: str | None,
         answers: list[str],
     ) -> SpanContext | None:
+        if self.spans.excluder.excludes(host, None, host):
+            return None
         reverse = kind in _REVERSE_KINDS
         redacted = semconv.DNS_QUESTION_NAME in self.spans.config.redact
         shown = printable(semconv.REDACTED if redacted else host)
@@ -412,7 +416,7 @@ class Observer:
 
     def _finish_tls_send(
         self,
-        peer: tuple[str | None, int | None],
+        peer: tuple[Any, str | None],
         started: int,
         ended: int,
         parent: SpanContext,
@@ -424,22 +428,12 @@ class Observer:
         config = self.spans.config
         if config.send_spans == "off" or not (parent.is_valid and parent.trace_flags.sampled):
             return
-        if config.send_spans == "errors" and error is None:
+        slow = (end - start) / 1e9 >= config.slow_send
+        if error is None and (
+            config.send_spans == "errors" or (config.send_spans == "slow" and not slow)
+        ):
             return
-        if config.send_spans == "slow" and (end - start) / 1e9 < config.slow_send:
-            return
-        address, port = peer
-        attributes: dict[str, Any] = {
-            semconv.NETWORK_TRANSPORT: "tcp",
-            semconv.SEND_SIZE: size,
-            semconv.SEND_CALLS: 1,
-        }
-        if address:
-            attributes[semconv.NETWORK_PEER_ADDRESS] = address
-        if port is not None:
-            attributes[semconv.NETWORK_PEER_PORT] = port
-        name = semconv.span_send(printable(address or "unknown"), port)
-        self.spans.deliver(Finished("send", name, start, end, attributes, parent, error))
+        self.spans.tls_send(self.spans.tls_peer(*peer), start, end, parent, size, error)
 
 
 def _error_type(error: BaseException | None) -> str | None:
@@ -479,12 +473,13 @@ def _answers_of(kind: str, result: Any) -> list[str]:
     return list(dict.fromkeys(answers))
 
 
-def tls_peer(tls: Any) -> tuple[str | None, int | None]:
-    """(address, port) of the other side of a TLS connection."""
+def _tls_end(tls: Any) -> tuple[Any, str | None]:
+    """The address of the other side of a TLS connection, and the name that was asked for."""
     try:
-        return endpoint(tls.getpeername())
+        address = tls.getpeername()
     except Exception:
-        return None, None
+        address = None
+    return address, None if tls.server_side else tls.server_hostname
 
 
 def _is_literal(kind: str, host: str) -> bool:

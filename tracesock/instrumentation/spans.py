@@ -22,16 +22,21 @@ from tracesock._native import recorder
 from tracesock.instrumentation import semconv
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tracesock.instrumentation.config import Config
 
 _log = logging.getLogger(__name__)
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
-_MOST_PEERS = 4096
+_MOST_PEERS = 512  # of which sends became spans lately
+_MOST_COUNTED = 4096
+_MOST_FOLDS = 1024
+_FOLD_IDLE = 5_000_000_000  # ns without a further send after which a fold is delivered
 
 # Kinds and flags of ext/recorder/record.hpp.
 SEND, CONNECT, ACCEPT, FIRST_BYTE, CLOSED = range(5)
-HAS_PARENT, ONLY_METRIC, ABANDONED, OVER_LIMIT = 1, 2, 4, 8
+HAS_PARENT, ONLY_METRIC, ABANDONED, REMOTE_PARENT = 1, 2, 4, 8
 
 
 @dataclasses.dataclass(slots=True)
@@ -62,12 +67,14 @@ class Finished:
     error: str | None = None
     span_kind: SpanKind = SpanKind.INTERNAL
     context: SpanContext | None = None  # where it was decided at the start, for its children
+    stands_for: int = 1  # records
 
 
 @dataclasses.dataclass(slots=True)
 class _Fold:
     """The sends of one connection in one trace beyond the limit."""
 
+    peer: Peer
     parent: SpanContext
     start: int
     end: int
@@ -115,6 +122,10 @@ class Excluder:
         return False
 
 
+# In place of a connection that nobody knows any more.
+_UNKNOWN = Peer("unknown", None, {}, None, None, None, False, {}, False)
+
+
 def printable(value: str) -> str:
     """`value` for a span's name: without control characters and lone surrogates."""
     if value.isprintable() and value.isascii():
@@ -125,26 +136,51 @@ def printable(value: str) -> str:
     )
 
 
-class Spans:
-    """Makes spans for one sink, sampled and numbered as `provider` says.
+class Provider:
+    """A TracerProvider, or the one that will be the global one."""
 
-    `provider` is any TracerProvider; without an SDK's, which has a sampler and identifiers, there
-    are no spans.
+    def __init__(self, provider: Any) -> None:
+        self._provider = provider
+        self.joined: Callable[[Any], None] = lambda provider: None
+        """Called with the provider that has come."""
+
+    def get(self) -> Any:
+        """The provider, the placeholder before there is one."""
+        if isinstance(self._provider, trace.ProxyTracerProvider):
+            found = trace.get_tracer_provider()
+            if not isinstance(found, trace.ProxyTracerProvider):
+                self._provider = found
+                self.joined(found)
+        return self._provider
+
+
+class Spans:
+    """Makes spans for one sink, sampled and numbered as the provider says.
+
+    Any TracerProvider will do; without an SDK's, which has a sampler and identifiers, there are no
+    spans.
     """
 
-    def __init__(self, provider: Any, sink: Any, config: Config) -> None:
-        self.provider = provider
+    def __init__(self, provider: Provider, sink: Any, config: Config) -> None:
+        self._provider = provider
         self.sink = sink
-        sink.resolve = self.peer
+        sink.resolve = self.keep_peer
         self.config = config
-        self._excluder = Excluder(config.excluded_peers)
+        # Called with how many records a span stood for that was not delivered, and told why.
+        self.failed: Callable[[int], None] = lambda records: None
+        self.excluder = Excluder(config.excluded_peers)
         self._redact = frozenset(config.redact)
         self._peers: OrderedDict[int, Peer] = OrderedDict()
-        self._counted: OrderedDict[tuple[int, bytes], int] = OrderedDict()
-        self._folds: dict[tuple[int, bytes], _Fold] = {}
-        self._failed_hooks: set[str] = set()
+        self._counted: OrderedDict[tuple[Any, bytes], int] = OrderedDict()
+        self._folds: dict[tuple[Any, bytes], _Fold] = {}
+        self._failed_hooks: set[int] = set()
 
     # --- the provider -------------------------------------------------------------------------
+
+    @property
+    def provider(self) -> Any:
+        """The TracerProvider."""
+        return self._provider.get()
 
     @property
     def wanted(self) -> bool:
@@ -157,7 +193,7 @@ class Spans:
         """The sampler's result for a span with this parent, None where it is plainly sampled."""
         sampler = self.provider.sampler
         remote_or_local = parent is not None and parent.is_valid
-        if isinstance(sampler, ParentBased):
+        if type(sampler).should_sample is ParentBased.should_sample:
             if remote_or_local:
                 assert parent is not None
                 inner = (
@@ -175,12 +211,20 @@ class Spans:
         if remote_or_local:
             assert parent is not None
             context = trace.set_span_in_context(trace.NonRecordingSpan(parent), context)
-        return sampler.should_sample(context, trace_id, name, SpanKind.INTERNAL, attributes)
+        return sampler.should_sample(context, trace_id, name, SpanKind.INTERNAL, attributes, ())
 
     def deliver(self, finished: Finished) -> SpanContext | None:
-        """Sample a span, run the hooks, and give it to the sink; None where it is not sampled."""
+        """Sample a span, run the hooks, and give it to the sink; None where it is not sampled, or
+        something failed, which is counted."""
         if not self.wanted:
             return None
+        try:
+            return self._deliver(finished)
+        except Exception:
+            self.failed(finished.stands_for)
+            return None
+
+    def _deliver(self, finished: Finished) -> SpanContext | None:
         attributes = finished.attributes
         if finished.error is not None:
             attributes[semconv.ERROR_TYPE] = finished.error
@@ -193,43 +237,62 @@ class Spans:
             trace_id = parent.trace_id if parent else generator.generate_trace_id()
             result = self.sample(parent, trace_id, finished.name, attributes)
             state = parent.trace_state if parent else None
+            flags = _SAMPLED
             if result is not None:
                 if not result.decision.is_recording():
                     return None
                 attributes.update(result.attributes or {})
                 state = result.trace_state
                 if not result.decision.is_sampled():
-                    return None
-            context = SpanContext(trace_id, generator.generate_span_id(), False, _SAMPLED, state)
+                    flags = TraceFlags.get_default()
+            context = SpanContext(trace_id, generator.generate_span_id(), False, flags, state)
         self._hook(self.config.request_hook, finished.kind, attributes)
         self._hook(self.config.response_hook, finished.kind, attributes, finished.error)
         self.sink.put(finished, context, attributes)
-        return context
+        return context if context.trace_flags.sampled else None
 
     def _hook(self, hook: Any, *arguments: Any) -> None:
-        if hook is None:
+        if hook is None or id(hook) in self._failed_hooks:
             return
         try:
             hook(*arguments)
         except Exception:
-            name = repr(hook)
-            if name not in self._failed_hooks:
-                self._failed_hooks.add(name)
-                _log.exception("tracesock: the hook %s failed; this is logged once", name)
+            self._failed_hooks.add(id(hook))
+            _log.exception("tracesock: the hook %r failed; it is called no more", hook)
 
     # --- connections --------------------------------------------------------------------------
 
-    def peer(self, number: int) -> Peer | None:
-        """The connection with this number, None where it is not known any more."""
+    def peer(self, number: int) -> Peer:
+        """The connection with this number."""
         known = self._peers.get(number)
         if known is not None:
             return known
         row = recorder.connection(number)
         if row is None:
-            return None
+            return _UNKNOWN
         family, kind, protocol, remote, local, server, _, _ = row
-        transport = semconv.transport_of(family, kind, protocol)
-        network_type = semconv.network_type_of(family)
+        return self._peer(
+            semconv.transport_of(family, kind, protocol),
+            semconv.network_type_of(family),
+            remote,
+            local,
+            server,
+        )
+
+    def tls_peer(self, remote: Any, server: str | None) -> Peer:
+        """The other side of a TLS connection."""
+        address, _ = endpoint(remote)
+        kind = None if address is None else "ipv6" if ":" in address else "ipv4"
+        return self._peer("tcp", kind, remote, None, server)
+
+    def _peer(
+        self,
+        transport: str | None,
+        network_type: str | None,
+        remote: Any,
+        local: Any,
+        server: str | None,
+    ) -> Peer:
         attributes: dict[str, Any] = {}
         if transport is not None:
             attributes[semconv.NETWORK_TRANSPORT] = transport
@@ -251,23 +314,27 @@ class Spans:
         if local_port:
             local_attributes[semconv.NETWORK_LOCAL_PORT] = local_port
         shown = semconv.REDACTED if semconv.NETWORK_PEER_ADDRESS in self._redact else address
-        known = Peer(
+        return Peer(
             label=printable(shown) if shown else "unknown",
             port=port,
             attributes=attributes,
             transport=transport,
             network_type=network_type,
             server=server or (address if transport in ("tcp", "udp") else None),
-            excluded=self._excluder.excludes(address, port, server),
+            excluded=self.excluder.excludes(address, port, server),
             local=local_attributes,
-            handshake=transport not in ("udp",),
+            handshake=transport != "udp",
         )
-        if local is not None or remote is not None:
-            self._peers[number] = known
-            self.sink.connection(number, known)
+
+    def keep_peer(self, number: int) -> Peer:
+        """The same, kept for the sends to come."""
+        peer = self.peer(number)
+        if number not in self._peers and peer is not _UNKNOWN:
+            self._peers[number] = peer
+            self.sink.connection(number, peer)
             if len(self._peers) > _MOST_PEERS:
                 self.sink.forget(self._peers.popitem(last=False)[0])
-        return known
+        return peer
 
     def forget_all(self) -> None:
         """In a forked child: what is known is the parent's to tell."""
@@ -297,7 +364,7 @@ class Spans:
                 start,
                 end,
                 attributes,
-                parent_of(trace_id, span_id),
+                parent_of(trace_id, span_id, flags),
                 error,
             )
         )
@@ -317,7 +384,7 @@ class Spans:
             )
             if source in peer.attributes
         }
-        parent = parent_of(trace_id, span_id)
+        parent = parent_of(trace_id, span_id, flags)
         self.deliver(Finished("accept", semconv.SPAN_ACCEPT, start, end, attributes, parent))
 
     def send(self, record: tuple[Any, ...], peer: Peer, error: str | None) -> None:
@@ -325,27 +392,68 @@ class Spans:
         _, start, end, trace_id, span_id, size, stall, number, calls, _, flags = record
         if peer.excluded:
             return
-        parent = parent_of(trace_id, span_id)
-        limit = self.config.max_sends_per_trace
-        if limit and parent is not None:
-            key = (number, trace_id)
-            counted = self._counted.get(key, 0) + 1
-            self._counted[key] = counted
-            if len(self._counted) > _MOST_PEERS:
-                self._counted.popitem(last=False)
-            if counted > limit or flags & OVER_LIMIT:
-                fold = self._folds.get(key)
-                if fold is None:
-                    fold = self._folds[key] = _Fold(parent, start, end)
-                fold.end = max(fold.end, end)
-                fold.sends += 1
-                fold.calls += calls
-                fold.size += size
-                fold.stall += stall
-                fold.longest = max(fold.longest, end - start)
-                fold.error = error or fold.error
-                return
+        parent = parent_of(trace_id, span_id, flags)
+        key = (number, trace_id) if trace_id is not None else None
+        if self._is_over_limit(key):
+            assert key is not None and parent is not None
+            self._fold(key, peer, parent, start, end, size, stall, calls, error)
+            return
         self._deliver_send(peer, parent, start, end, size, stall, 1, calls, error, None)
+
+    def tls_send(
+        self,
+        peer: Peer,
+        start: int,
+        end: int,
+        parent: SpanContext,
+        size: int,
+        error: str | None,
+    ) -> None:
+        """A send of application bytes over TLS."""
+        if peer.excluded:
+            return
+        key = ((peer.label, peer.port), parent.trace_id.to_bytes(16, "big"))
+        if self._is_over_limit(key):
+            self._fold(key, peer, parent, start, end, size, 0, 1, error)
+            return
+        self._deliver_send(peer, parent, start, end, size, 0, 1, 1, error, None)
+
+    def _is_over_limit(self, key: tuple[Any, bytes] | None) -> bool:
+        """Counts a send of this connection and trace."""
+        limit = self.config.max_sends_per_trace
+        if not limit or key is None:
+            return False
+        counted = self._counted.pop(key, 0) + 1
+        self._counted[key] = counted  # the last of them now
+        if len(self._counted) > _MOST_COUNTED:
+            self._counted.popitem(last=False)
+        return counted > limit
+
+    def _fold(
+        self,
+        key: tuple[Any, bytes],
+        peer: Peer,
+        parent: SpanContext,
+        start: int,
+        end: int,
+        size: int,
+        stall: int,
+        calls: int,
+        error: str | None,
+    ) -> None:
+        fold = self._folds.get(key)
+        if fold is None:
+            if len(self._folds) >= _MOST_FOLDS:
+                self._deliver_fold(self._folds.pop(next(iter(self._folds))))
+            fold = self._folds[key] = _Fold(peer, parent, start, end)
+        fold.start = min(fold.start, start)
+        fold.end = max(fold.end, end)
+        fold.sends += 1
+        fold.calls += calls
+        fold.size += size
+        fold.stall += stall
+        fold.longest = max(fold.longest, end - start)
+        fold.error = error or fold.error
 
     def _deliver_send(
         self,
@@ -378,42 +486,56 @@ class Spans:
                 attributes,
                 parent,
                 error,
+                stands_for=sends,
             )
+        )
+
+    def _deliver_fold(self, fold: _Fold) -> None:
+        self._deliver_send(
+            fold.peer,
+            fold.parent,
+            fold.start,
+            fold.end,
+            fold.size,
+            fold.stall,
+            fold.sends,
+            fold.calls,
+            fold.error,
+            fold.longest,
         )
 
     def flush_folds(self, number: int | None = None) -> None:
         """Deliver what was folded: of one connection that ended, or everything."""
         for key in [key for key in self._folds if number is None or key[0] == number]:
-            fold = self._folds.pop(key)
-            peer = self.peer(key[0])
-            if peer is not None:
-                self._deliver_send(
-                    peer,
-                    fold.parent,
-                    fold.start,
-                    fold.end,
-                    fold.size,
-                    fold.stall,
-                    fold.sends,
-                    fold.calls,
-                    fold.error,
-                    fold.longest,
-                )
+            self._deliver_fold(self._folds.pop(key))
+        if number is None:
+            self.sink.flush_folds(0.0)
+
+    def flush_idle_folds(self) -> None:
+        """Deliver those to which no send was added for a while."""
+        self.sink.flush_folds(_FOLD_IDLE / 1e9)
+        if self._folds:
+            idle = recorder.unix_time(recorder.ticks()) - _FOLD_IDLE
+            for key in [key for key, fold in self._folds.items() if fold.end < idle]:
+                self._deliver_fold(self._folds.pop(key))
 
 
 def samples_all_children(sampler: Any) -> bool:
     """Whether a span below a sampled parent of this process is always sampled."""
-    if isinstance(sampler, ParentBased):
+    if type(sampler).should_sample is ParentBased.should_sample:
         sampler = sampler._local_parent_sampled
     return sampler is ALWAYS_ON
 
 
-def parent_of(trace_id: bytes | None, span_id: bytes | None) -> SpanContext | None:
+def parent_of(trace_id: bytes | None, span_id: bytes | None, flags: int) -> SpanContext | None:
     """The caller's span as a parent; None for none."""
     if trace_id is None or span_id is None:
         return None
     return SpanContext(
-        int.from_bytes(trace_id, "big"), int.from_bytes(span_id, "big"), False, _SAMPLED
+        int.from_bytes(trace_id, "big"),
+        int.from_bytes(span_id, "big"),
+        bool(flags & REMOTE_PARENT),
+        _SAMPLED,
     )
 
 
