@@ -198,8 +198,8 @@ def test_ephemeral_ports_are_those_of_the_busiest_destination(told: Told) -> Non
 
 
 def test_records_and_their_lag(told: Told) -> None:
-    told.instrument(drain_interval=60.0)
     begun = time.monotonic()
+    told.instrument(drain_interval=60.0)
     with tracesock.create_server(("127.0.0.1", 0)) as server:
         for _ in range(4):
             tracesock.create_connection(server.getsockname()).close()
