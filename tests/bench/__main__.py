@@ -1,6 +1,7 @@
 """Every benchmark, one after the other: a table and one JSON object of all.
 
-    .venv/bin/python -m tests.bench [--quick] [--json] [--subject NAME ...] [--output FILE]
+    .venv/bin/python -m tests.bench [--quick] [--json] [--output FILE] [--subject NAME ...]
+                                    [--only TEXT] [--rounds N]
 
 Each subject is a module beside this one and runs in a process of its own, because telemetry,
 policies and patches are a process's: `python -m tests.bench.SUBJECT` runs one by itself.
@@ -35,6 +36,8 @@ ORDER = [
     "footprint",
     "instructions",
 ]
+# What takes minutes in its full form: run so only where it is named, never in a quick run.
+LONG = {"dashboard"}
 LONGEST = 900  # seconds of one subject
 
 
@@ -70,16 +73,19 @@ def rows_of(told: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, {"median": each, "unit": ""}
 
 
-def run(subject: str, quick: bool, arguments: list[str]) -> dict[str, Any]:
+def run(subject: str, quick: bool, only: str = "", rounds: int | None = None) -> dict[str, Any]:
     """One subject's figures, or why there are none."""
-    command = [sys.executable, "-m", f"tests.bench.{subject}", "--json", *arguments]
-    if quick:
-        if takes(subject, "--quick"):
-            command.append("--quick")
-        elif takes(subject, "--rounds"):
-            command += ["--rounds", "2"]
-        else:
-            return {subject: {"skipped": "has no quick form"}}
+    command = [sys.executable, "-m", f"tests.bench.{subject}", "--json"]
+    if only:
+        if not takes(subject, "--only"):
+            return {}
+        command += ["--only", only]
+    if rounds is None and quick and not takes(subject, "--quick"):
+        rounds = 2
+    if rounds is not None and takes(subject, "--rounds"):
+        command += ["--rounds", str(rounds)]
+    if quick and takes(subject, "--quick"):
+        command.append("--quick")
     try:
         told = subprocess.run(
             command,
@@ -110,7 +116,9 @@ def main() -> int:
     parser.add_argument(
         "--subject", action="append", choices=subjects(), help="only this one; may be given again"
     )
-    options, arguments = parser.parse_known_args()
+    parser.add_argument("--only", default="", help="rows whose name contains this text")
+    parser.add_argument("--rounds", type=int, help="rounds of each row")
+    options = parser.parse_args()
     machine = harness.machine()
     told: dict[str, Any] = {"machine": machine, "subjects": {}}
     if not options.json:
@@ -119,8 +127,13 @@ def main() -> int:
         print(harness.HEADING)
     failed = False
     for subject in options.subject or subjects():
+        long = subject in LONG and not options.subject
+        if long and options.quick:
+            continue
         begun = time.monotonic()
-        figures = run(subject, options.quick, arguments)
+        figures = run(subject, options.quick or long, options.only, options.rounds)
+        if not figures:
+            continue
         took = time.monotonic() - begun
         told["subjects"][subject] = figures
         failed = failed or any(

@@ -110,7 +110,7 @@ def test_one_json_object_and_a_table(tmp_path: Path) -> None:
 
 def test_a_subject_that_fails_is_told_and_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "takes", lambda subject, option: True)
-    told = runner.run("no_such_subject", False, [])
+    told = runner.run("no_such_subject", False)
     assert "No module named" in told["no_such_subject"]["skipped"]
     assert told["no_such_subject"]["failed"] is True
 
