@@ -139,11 +139,15 @@ int hook(const char* event, PyObject* arguments, void*) noexcept {
     return !guarded || guard_allows(index, arguments) ? 0 : -1;
 }
 
-void publish(std::vector<std::shared_ptr<const Subscription>> list) {
+// What nobody reads any more: to be freed without the mutex, because the end of a callback may run
+// the caller's code.
+using Unread = std::vector<std::unique_ptr<Subscribers>>;
+
+Unread publish(std::vector<std::shared_ptr<const Subscription>> list) {
     auto next = std::make_unique<Subscribers>();
     for (const auto& each : list) next->events |= each->events;
     next->list = std::move(list);
-    subscribers.publish(std::move(next));
+    return subscribers.publish(std::move(next));
 }
 
 std::vector<std::shared_ptr<const Subscription>> current_list() {
@@ -220,19 +224,20 @@ std::uint64_t subscribe(PyObject* callback, unsigned events, PeerFilter peers) {
     made->interpreter = PyInterpreterState_Get();
     const bool names = !made->peers.hosts.empty();
     std::uint64_t number = 0;
+    Unread unread;
     {
         const std::lock_guard guard(mutex);
         number = made->number = ++last_number;
         auto list = current_list();
         list.push_back(std::move(made));
-        publish(std::move(list));
+        unread = publish(std::move(list));
     }
     if (names) want_names(true);
     return number;
 }
 
 void unsubscribe(std::uint64_t number) {
-    // Let go of outside the mutex: the callback's end may run the caller's code.
+    Unread unread;
     std::shared_ptr<const Subscription> ended;
     {
         const std::lock_guard guard(mutex);
@@ -242,7 +247,7 @@ void unsubscribe(std::uint64_t number) {
         if (found == list.end()) return;
         ended = *found;
         list.erase(found);
-        publish(std::move(list));
+        unread = publish(std::move(list));
     }
     if (!ended->peers.hosts.empty()) want_names(false);
 }

@@ -5,7 +5,9 @@
 // 2004). A writer frees a replaced object only when no slot names it. Readers wait for nobody.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -61,14 +63,20 @@ class Published {
         T* object_;
     };
 
-    // Writers only, one at a time. What was current is freed when the last reader has left it, at
-    // the latest by the next call.
-    void publish(std::unique_ptr<T> object) {
+    // Writers only, one at a time. What was current is given up when the last reader has left it,
+    // at the latest by the next call: the caller frees it, where it may.
+    std::vector<std::unique_ptr<T>> publish(std::unique_ptr<T> object) {
         retired_.reserve(retired_.size() + 1);
+        std::vector<std::unique_ptr<T>> unread;
+        unread.reserve(retired_.size() + 1);
         std::unique_ptr<T> old(current_.exchange(object.release(), std::memory_order_seq_cst));
         if (old != nullptr) retired_.push_back(std::move(old));
-        std::erase_if(retired_,
-                      [](const std::unique_ptr<T>& each) { return !Slots::any_holds(each.get()); });
+        const auto held = std::stable_partition(
+            retired_.begin(), retired_.end(),
+            [](const std::unique_ptr<T>& each) { return Slots::any_holds(each.get()); });
+        std::move(held, retired_.end(), std::back_inserter(unread));
+        retired_.erase(held, retired_.end());
+        return unread;
     }
     // Writers only.
     T* current() const noexcept { return current_.load(std::memory_order_acquire); }

@@ -172,6 +172,119 @@ def test_each_of_a_thousand_manipulations_is_found(written: Path, tmp_path: Path
     assert len(kinds) == 19
 
 
+@pytest.fixture(scope="module")
+def rotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A log of several files, and another log of the same program."""
+    program = """
+        import sys, tracesock as socket
+        from tracesock import audit
+        audit.open_log(sys.argv[1], rotate_bytes=4500)
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            for n in range(48):
+                sock.sendto(b"x", ("127.0.0.1", 1000 + n))
+                if n % 8 == 0:
+                    audit.flush(30)
+    """
+    directory = tmp_path_factory.mktemp("rotated")
+    for name in ("audit.jsonl", "other.jsonl"):
+        with start(program, str(directory / name)) as child:
+            assert child.wait(60) == 0
+    return directory / "audit.jsonl", directory / "other.jsonl"
+
+
+Place = tuple[int, int]  # a file and a line, both from 0
+
+
+def tamper(
+    files: list[list[bytes]], others: list[list[bytes]], chance: random.Random
+) -> tuple[str, Place]:
+    """Changes one thing in the lines of the files: what, and the first place that is not as it
+    was."""
+    kind = chance.choice(
+        ["change", "remove", "swap", "repeat", "truncate", "splice", "replace", "graft", "file"]
+    )
+    file = chance.randrange(len(files))
+    lines = files[file]
+    at = chance.randrange(len(lines))
+    if kind == "change":
+        place = chance.randrange(len(lines[at]) - 1)
+        lines[at] = bytes(
+            byte ^ (1 << chance.randrange(7)) if index == place else byte
+            for index, byte in enumerate(lines[at])
+        )
+    elif kind == "remove":
+        del lines[at]
+    elif kind == "swap":
+        with_file = chance.randrange(len(files))
+        with_line = chance.randrange(len(files[with_file]))
+        lines[at], files[with_file][with_line] = files[with_file][with_line], lines[at]
+        file, at = min((file, at), (with_file, with_line))
+    elif kind == "repeat":
+        at = chance.randrange(len(lines) + 1)
+        lines.insert(at, chance.choice(chance.choice(files)))
+    elif kind == "truncate":
+        del lines[at:]
+    elif kind == "splice":
+        # The end of this file is that of another one.
+        lines[at:] = chance.choice(files)[chance.randrange(at + 1) :]
+    elif kind == "replace":
+        lines[at] = chance.choice(chance.choice(others))
+    elif kind == "graft":
+        # From here on it is the other log.
+        lines[at:] = chance.choice(others)[at:]
+    elif kind == "file":
+        files[file] = lines = list(chance.choice(others))
+        at = 0
+    return kind, (file, at)
+
+
+@pytest.mark.timeout(400)
+def test_each_manipulation_of_a_rotated_log_is_found_where_it_is(
+    rotated: tuple[Path, Path], tmp_path: Path
+) -> None:
+    log, other = rotated
+    names = [*rotated_files(str(log)), str(log)]
+    original = [Path(name).read_bytes().splitlines(keepends=True) for name in names]
+    others = [
+        Path(name).read_bytes().splitlines(keepends=True)
+        for name in (*rotated_files(str(other)), str(other))
+    ]
+    assert len(names) > 4
+    copy = tmp_path / "audit.jsonl"
+    chance = random.Random(20251125)
+    kinds: dict[str, int] = {}
+    while sum(kinds.values()) < 1000:
+        files = [list(lines) for lines in original]
+        kind, (file, _) = tamper(files, others, chance)
+        if files == original:
+            continue
+        kinds[kind] = kinds.get(kind, 0) + 1
+        for name, lines in zip(names, files, strict=True):
+            Path(str(copy) + name.removeprefix(str(log))).write_bytes(b"".join(lines))
+        found = audit.verify(copy)
+        assert not found.intact, kind
+        # The first line that is not the one that was written there, or the first after what is
+        # missing: at the end of a file that is the next one's.
+        file = next(n for n, lines in enumerate(files) if lines != original[n])
+        at = next(
+            (n for n, line in enumerate(files[file]) if original[file][n : n + 1] != [line]),
+            len(files[file]),
+        )
+        first = found.problems[0]
+        if at < len(files[file]):
+            expected = {(names[file], at + 1)}
+        elif file + 1 < len(files):
+            expected = {(names[file + 1], 1), (names[file], 0)}
+        else:
+            expected = {(names[file], 0)}
+        if (file, at) == (0, 0):
+            # Of a beginning nobody can say whose it is, only where it and the rest meet.
+            expected |= {(names[0], 2), (names[1], 1)}
+        place = (str(log) + first.path.removeprefix(str(copy)), first.line)
+        assert place in expected, (kind, first, expected)
+    assert len(kinds) == 9 and min(kinds.values()) > 50
+
+
 def test_an_end_that_leaves_a_whole_log_needs_a_tip(written: Path, tmp_path: Path) -> None:
     data = written.read_bytes()
     first_end = data.index(b"\n", data.index(b"tracesock.audit.close")) + 1
