@@ -608,6 +608,13 @@ void start_life(Socket& socket) noexcept {
     kept->pending.store(0, std::memory_order_relaxed);
     kept->sent.store(0, std::memory_order_relaxed);
     kept->received.store(0, std::memory_order_relaxed);
+    // Accepted or adopted: it is told of whom it was connected to, whatever ends the connection.
+    const int error = errno;
+    auto peer = std::unique_ptr<Address>(new (std::nothrow) Address());
+    const bool connected = peer != nullptr && peer_of(socket.handle.get(), *peer);
+    errno = error;
+    kept->established.store(connected, std::memory_order_relaxed);
+    if (connected) kept->remember(std::move(peer));
 }
 
 namespace {

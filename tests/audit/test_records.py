@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import socket as stock
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -253,6 +254,21 @@ def test_bytes_at_the_end(log: Log) -> None:
     assert server_line["bytes"] == {"sent": 4 + sent, "received": 100_000}
     assert client_line["bytes"] == {"sent": 100_000, "received": 4 + sent}
     assert server_line["local"] == client_line["peer"]
+
+
+def test_a_connection_that_the_peer_resets_at_once(log: Log) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = stock.create_connection(listener.getsockname())
+        own = client.getsockname()
+        server, _ = listener.accept()
+        client.setsockopt(stock.SOL_SOCKET, stock.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        with pytest.raises(ConnectionResetError):
+            server.recv(1)
+        server.close()
+    (line,) = log.events("tracesock.close")
+    assert line["peer"] == {"address": "127.0.0.1", "port": own[1]}
+    assert line["bytes"] == {"sent": 0, "received": 0}
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
