@@ -389,12 +389,12 @@ def running(
             assert load.stdin is not None and load.stdout is not None
             begun = time.monotonic()
             while load.poll() is None and time.monotonic() < begun + seconds + PATIENCE:
-                if time.monotonic() >= begun + seconds and arrived(written):
+                if time.monotonic() >= begun + seconds and not lacking(written):
                     break
                 time.sleep(0.5)
             report.seconds = round(time.monotonic() - begun, 1)
-            if not arrived(written):
-                report.wrong("remote write", f"fewer than {SCRAPES} scrapes of everything arrived")
+            if missing := lacking(written):
+                report.wrong("remote write", missing)
             with contextlib.suppress(OSError):
                 load.stdin.write("stop\n")
                 load.stdin.flush()
@@ -410,24 +410,19 @@ def running(
             report.wrong("load", line)
 
 
-def arrived(server: stack.Prometheus) -> bool:
-    """Whether the server has seen the last thing to happen often enough."""
+def lacking(server: stack.Prometheus) -> str:
+    """What the server has not seen often enough yet; empty where it has seen everything."""
     for series in (
         'tracesock_audit_decisions_total{action="would_deny"}',
         'tracesock_connect_duration_seconds_count{server_address="tracesock.overflow"}',
         'dns_lookup_duration_seconds_count{dns_question_name="tracesock.overflow"}',
         'tracesock_telemetry_dropped_total{signal="logs"}',
-        "tracesock_audit_log_intact == 0",
+        'tracesock_audit_log_intact{log="damaged.jsonl"}',
     ):
-        counted = (
-            f"count_over_time(({series})[1h:1s])"
-            if "==" in series
-            else (f"count_over_time({series}[1h])")
-        )
-        found = values_of(server.instant(f"max({counted})", time.time()))
+        found = values_of(server.instant(f"max(count_over_time({series}[1h]))", time.time()))
         if not found or found[0] < SCRAPES:
-            return False
-    return True
+            return f"{series}: {found[0] if found else 0:g} of {SCRAPES} scrapes"
+    return ""
 
 
 def check_exposition(report: Report, folder: Path, port: int) -> None:
