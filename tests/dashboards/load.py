@@ -44,7 +44,6 @@ action = "allow"
 cidr = "127.0.0.0/8"
 """
 DENIED = [("127.0.0.9", 80), ("127.0.0.10", 22)]
-MANY = 260  # more than the cap of distinct values
 HELD = 0.87  # of the ephemeral ports
 
 
@@ -92,8 +91,10 @@ class StalledSink:
 class Load:
     """The workers: each does one thing again and again until the time is over."""
 
-    def __init__(self, folder: Path, namespace: bool, tracer: Any) -> None:
+    def __init__(self, folder: Path, namespace: bool, tracer: Any, cap: int) -> None:
         import socket
+
+        self.most = cap + 60  # peers and names: more than may have values of their own
 
         self.socket = socket
         self.folder = folder
@@ -156,6 +157,7 @@ class Load:
         self.begun()
         while not self.stop.is_set():
             self.some_names()
+            self.pause(0.1)
 
     def some_names(self) -> None:
         socket = self.socket
@@ -184,9 +186,9 @@ class Load:
     def peers(self) -> None:
         """More destinations and more names than the cap, after those that are to be below it."""
         self.begun()
-        self.many(range(MANY))
+        self.many(range(self.most))
         while not self.stop.is_set():
-            self.many(range(MANY - 40, MANY))
+            self.many(range(self.most - 40, self.most))
 
     def many(self, numbers: range) -> None:
         for number in numbers:
@@ -198,7 +200,7 @@ class Load:
                 self.look_up(f"host-{number}.shop.test")
             else:
                 self.look_up(f"host-{number}.invalid", self.socket.AI_NUMERICHOST)
-            self.pause(0.002)
+            self.pause(0.01)
         if self.namespace:
             for address in (network.UNREACHABLE, network.PROHIBITED):
                 with self.socket.socket() as sock:
@@ -219,7 +221,7 @@ class Load:
                         sock.settimeout(0.2)
                         with contextlib.suppress(OSError):
                             sock.connect(peer)
-                self.pause(0.02)
+                self.pause(0.05)
 
     def stalls(self) -> None:
         """A peer that reads nothing for a while."""
@@ -255,10 +257,10 @@ class Load:
         ):
             receiver.bind(("127.0.0.7", 0))
             while not self.stop.is_set():
-                for _ in range(50):
+                for _ in range(60):
                     sender.sendto(b"x" * 64, receiver.getsockname())
                     receiver.recv(100)
-                self.pause(0.1)
+                self.pause(0.2)
 
     def unix(self) -> None:
         left, right = self.socket.socketpair()
@@ -284,6 +286,7 @@ class Load:
             sock.sendall(bytes(300_000))
             sock.shutdown(socket.SHUT_WR)
             reader.join()
+        self.pause(0.2)
 
     def hold_ports(self) -> None:
         """Most of the ephemeral ports, towards one destination."""
@@ -350,6 +353,7 @@ def main() -> int:
     parser.add_argument("--metrics", type=int, required=True, metavar="PORT")
     parser.add_argument("--seconds", type=float, default=300.0, help="at most")
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--cap", type=int, default=200, help="cardinality_limit")
     parser.add_argument("--namespace", action="store_true")
     arguments = parser.parse_args()
     _, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
@@ -377,8 +381,9 @@ def main() -> int:
     tracesock.install()
     audit.open_log(arguments.folder / "audit.jsonl")
     audit.add_sink(sink, "drop")
-    tracesock.instrument(tracers, meters)
-    load = Load(arguments.folder, arguments.namespace, tracers.get_tracer("load"))
+    tracesock.instrument(tracers, meters, cardinality_limit=arguments.cap)
+    tracer = tracers.get_tracer("load")
+    load = Load(arguments.folder, arguments.namespace, tracer, arguments.cap)
     # A line on standard input ends the load; the figures stay to be scraped until its end.
     threading.Thread(target=lambda: sys.stdin.readline() and load.stop.set(), daemon=True).start()
     load.run(arguments.seconds)
