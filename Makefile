@@ -8,7 +8,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find ext tracesock -type f \
              -not -name '*.so' -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test example test-kernel test-suites bench lint format install native check-tools clean
+.PHONY: help demo test example test-kernel test-suites bench lint format install native check-tools clean dashboards check-dashboards
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -27,6 +27,19 @@ test-kernel: $(VENV)/.dependencies ## the families and test_socket on Debian's k
 
 bench: install $(VENV)/.bench ## the benchmarks, as ratios to the stock module (ARGS="--quick", ARGS="--json")
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+dashboards: $(VENV)/.development ## render dashboards/: Grafana's JSON, the detections' SQL, tables
+	@$(BIN)/python -m dashboards
+
+check-dashboards: install $(VENV)/.development ## every expression of dashboards/ against Prometheus (ARGS=--long: 5 minutes)
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || \
+	  { [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null && \
+	    apt-get install -y -qq --no-install-recommends prometheus iproute2 >/dev/null; } || \
+	  { echo "tracesock: prometheus is missing: install it (Debian: apt install prometheus)" >&2; exit 1; }
+	@$(BIN)/python -m dashboards --check
+	@promtool check rules dashboards/prometheus/*.rules.yml
+	@promtool test rules dashboards/prometheus/rules_test.yml
+	@$(BIN)/python -m tests.dashboards.check $(ARGS)
 
 lint: install $(VENV)/.development ## ruff, mypy --strict, clang-format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -54,7 +67,7 @@ $(VENV)/.dependencies: pyproject.toml | check-tools
 
 $(VENV)/.development: $(VENV)/.dependencies
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  $(call requirements,otlp instrumentation dashboard examples dev)
+	  $(call requirements,otlp instrumentation dashboard dashboards examples dev)
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dependencies

@@ -483,7 +483,7 @@ def main() -> int:
     if not network.inside() and not network.missing():
         words = [sys.executable, "-m", "tests.dashboards.check", *sys.argv[1:]]
         return subprocess.run(network.command(words), cwd=ROOT).returncode
-    # Each series costs the load's process time when it is scraped: fewer of them where time is short.
+    # Each series costs time when it is scraped: fewer of them where time is short.
     if arguments.long:
         report = run(300.0, scrape=5.0, cap=200)
     elif arguments.short:
