@@ -172,8 +172,10 @@ def make() -> Dashboard:
         log_lines(
             "Denied calls",
             "The records themselves, from Loki.",
-            '{service_name=~"$service"} | event_name="tracesock.audit.decision" '
-            '| tracesock_audit_action=~"deny|would_deny"',
+            '{service_name=~"$service"} | tracesock_audit_action=~"deny|would_deny" '
+            '| line_format "{{.tracesock_audit_event}} {{.network_peer_address}}'
+            ":{{.network_peer_port}} {{.server_address}} {{.tracesock_audit_action}} "
+            'by rule {{.tracesock_audit_rule}}"',
         ),
     )
     return made
