@@ -55,6 +55,11 @@ METRIC_OF: dict[str, str] = {
     **{name: f"`{metric.name}`" for metric in semconv.METRICS for name in series(metric)},
     **AUDIT_LOG,
 }
+# Told only where snapshots of the connections are: OTEL_LOGS_EXPORTER, or a logger provider.
+WITH_SNAPSHOTS: dict[str, str] = {
+    base(metric): f"`{metric.name}`"
+    for metric in (semconv.DESCRIPTOR_COUNT, semconv.DESCRIPTOR_LIMIT)
+}
 LABELS: dict[str, frozenset[str]] = {
     name: frozenset(label(attribute) for attribute in metric.attributes)
     for metric in semconv.METRICS
