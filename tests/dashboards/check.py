@@ -401,8 +401,9 @@ def running(
             with contextlib.suppress(OSError):
                 load.stdin.write("stop\n")
                 load.stdin.flush()
-            if load.stdout.readline().strip() != "done":
-                report.wrong("load", "ended early")
+            told = load.stdout.readline().strip()
+            if told != "done":
+                report.wrong("load", told or "it ended early")
             report.problems += logs.failures
             return [scraping, written]
 
@@ -415,16 +416,16 @@ def running(
 
 def lacking(server: stack.Prometheus) -> str:
     """What the server has not seen often enough yet; empty where it has seen everything."""
-    for series in (
-        'tracesock_audit_decisions_total{action="would_deny"}',
-        'tracesock_connect_duration_seconds_count{server_address="tracesock.overflow"}',
-        'dns_lookup_duration_seconds_count{dns_question_name="tracesock.overflow"}',
-        'tracesock_telemetry_dropped_total{signal="logs"}',
-        'tracesock_audit_log_intact{log="damaged.jsonl"}',
+    for series, scrapes in (
+        ('tracesock_audit_decisions_total{action="would_deny"}', SCRAPES),
+        ('tracesock_connect_duration_seconds_count{server_address="tracesock.overflow"}', SCRAPES),
+        ('dns_lookup_duration_seconds_count{dns_question_name="tracesock.overflow"}', SCRAPES),
+        ('tracesock_telemetry_dropped_total{signal="logs"}', SCRAPES),
+        ('tracesock_audit_log_intact{log="damaged.jsonl"}', 2),  # a gauge
     ):
         found = values_of(server.instant(f"max(count_over_time({series}[1h]))", time.time()))
-        if not found or found[0] < SCRAPES:
-            return f"{series}: {found[0] if found else 0:g} of {SCRAPES} scrapes"
+        if not found or found[0] < scrapes:
+            return f"{series}: {found[0] if found else 0:g} of {scrapes} scrapes"
     return ""
 
 

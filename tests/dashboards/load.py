@@ -131,6 +131,7 @@ class Load:
         except Exception as error:
             self.failures.append(f"{work.__name__}: {type(error).__name__}: {error}")
             self.stop.set()
+            self._begun.abort()  # nobody waits for it
 
     def pause(self, seconds: float) -> None:
         self.stop.wait(seconds)
@@ -142,10 +143,11 @@ class Load:
         from tracesock.cli import demo
 
         with demo._service() as port:
-            demo._round(self.tracer, port)
+            closed = demo._free_port()
+            demo._round(self.tracer, port, closed)
             self.begun()
             while not self.stop.is_set():
-                demo._round(self.tracer, port)
+                demo._round(self.tracer, port, closed)
                 self.pause(0.3)
 
     def begun(self) -> None:
@@ -387,9 +389,10 @@ def main() -> int:
     # A line on standard input ends the load; the figures stay to be scraped until its end.
     threading.Thread(target=lambda: sys.stdin.readline() and load.stop.set(), daemon=True).start()
     load.run(arguments.seconds)
-    print("\n".join(["done", *load.failures]), flush=True)
-    for _ in sys.stdin:
-        pass
+    print("\n".join(["failed" if load.failures else "done", *load.failures]), flush=True)
+    if not load.failures:
+        for _ in sys.stdin:
+            pass
     sink.go.set()
     audit.close()
     tracesock.uninstrument()
