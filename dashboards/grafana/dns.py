@@ -120,7 +120,7 @@ def make() -> Dashboard:
         made,
         "Names",
         rows(
-            "Names",
+            "Names in use",
             "Each name: how often it is asked for, how often that fails, how long it takes.",
             {"dns_question_name": "Name"},
             Column("Look-ups", "cps", by_name),

@@ -72,6 +72,8 @@ def test_the_boards_that_were_asked_for() -> None:
         assert board["title"].startswith("tracesock / ") and board["description"]
         ids = [panel["id"] for panel in board["panels"]]
         assert len(set(ids)) == len(ids)
+        titles = [panel["title"] for panel in boards.panels(board)]
+        assert len(set(titles)) == len(titles)
 
 
 # --- the dashboard linter's rules ---------------------------------------------------------------

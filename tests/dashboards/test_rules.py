@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -109,3 +110,10 @@ def test_the_alerts_that_were_asked_for() -> None:
         "TracesockPolicyDenials",
         "TracesockAuditChainBroken",
     } <= ALERTS.keys()
+
+
+def test_the_readme_lists_the_alerts() -> None:
+    text = (FOLDER.parent / "README.md").read_text()
+    listed = re.findall(r"^\| (Tracesock\w+) \| .+ \| (\w+) \|$", text, re.M)
+    assert dict(listed) == {name: rule["labels"]["severity"] for name, rule in ALERTS.items()}
+    assert len(listed) == len(ALERTS)

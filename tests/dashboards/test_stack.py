@@ -223,6 +223,39 @@ def test_the_boards_are_where_grafana_looks() -> None:
     assert (folder / Path(home).name).is_file()
 
 
+# --- Kubernetes ---------------------------------------------------------------------------------
+
+
+def test_the_pod_of_the_notes() -> None:
+    text = (ROOT / "dashboards/kubernetes.md").read_text()
+    pod = yaml.load(re.findall(r"```yaml\n(.*?)```", text, re.S)[0], Loader=Strict)
+    template = pod["spec"]["template"]
+    assert pod["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
+    (container,) = template["spec"]["containers"]
+    before: set[str] = set()
+    for variable in container["env"]:
+        assert set(re.findall(r"\$\((\w+)\)", variable.get("value", ""))) <= before
+        before.add(variable["name"])
+    assert {mount["name"] for mount in container["volumeMounts"]} == {
+        volume["name"] for volume in template["spec"]["volumes"]
+    }
+    attributes = dict(
+        each.split("=")
+        for variable in container["env"]
+        if variable["name"] == "OTEL_RESOURCE_ATTRIBUTES"
+        for each in variable["value"].split(",")
+    )
+    assert {"service.namespace", "service.instance.id"} <= attributes.keys()
+
+
+def test_the_policies_are_policies(tmp_path: Path) -> None:
+    assert len(audit.read_policy(FOLDER / "egress.toml").rules) == 1
+    text = (ROOT / "dashboards/kubernetes.md").read_text()
+    path = tmp_path / "egress.toml"
+    path.write_text('default = "deny"\n' + re.findall(r"```toml\n(.*?)```", text, re.S)[0])
+    assert len(audit.read_policy(path).rules) == 1
+
+
 # --- the sample service, for real ---------------------------------------------------------------
 
 
