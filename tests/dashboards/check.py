@@ -281,15 +281,21 @@ class AuditLogs:
             thread.join(60)
 
     def _verify(self) -> None:
-        while not self._stop.wait(2):
+        # Seldom: a verification holds the log's lock, and whoever writes waits for it.
+        pause = 2.0
+        while not self._stop.wait(pause):
             try:
                 self._once()
             except Exception as error:
                 self.failures.append(f"audit verify: {type(error).__name__}: {error}")
                 return
+            pause = 10.0
 
     def _once(self) -> None:
-        lines = self.log.read_bytes().splitlines(keepends=True) if self.log.exists() else []
+        lines: list[bytes] = []
+        if self.log.exists():
+            with self.log.open("rb") as file:
+                lines = file.read(200_000).splitlines(keepends=True)[:-1]
         if len(lines) < 10:
             return
         damaged = self._work / "damaged.jsonl"
@@ -395,7 +401,7 @@ def running(
                 time.sleep(0.5)
             report.seconds = round(time.monotonic() - begun, 1)
             if missing := lacking(written):
-                report.wrong("remote write", missing)
+                report.wrong("remote write", f"{missing}; {scraping.said()} {written.said()}")
             with contextlib.suppress(OSError):
                 load.stdin.write("stop\n")
                 load.stdin.flush()

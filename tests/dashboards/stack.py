@@ -80,6 +80,10 @@ def configuration(
             {
                 "url": f"http://127.0.0.1:{remote}/api/v1/write",
                 "queue_config": {"batch_send_deadline": "1s"},
+                # Both servers evaluate the rules here: what one records is not the other's.
+                "write_relabel_configs": [
+                    {"source_labels": ["__name__"], "regex": ".+:.+", "action": "drop"}
+                ],
             }
         ]
     return json.dumps(document)  # which is YAML as well
@@ -118,6 +122,10 @@ class Prometheus:
                     return
             time.sleep(0.1)
         raise Unavailable(f"{self.name}: {(self._folder / 'log').read_text()[-2000:]}")
+
+    def said(self) -> str:
+        """The end of its log."""
+        return (self._folder / "log").read_text()[-500:]
 
     def stop(self) -> None:
         if self._process is not None:
