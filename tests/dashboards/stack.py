@@ -82,7 +82,7 @@ def configuration(
                 "queue_config": {"batch_send_deadline": "1s"},
                 # Both servers evaluate the rules here: what one records is not the other's.
                 "write_relabel_configs": [
-                    {"source_labels": ["__name__"], "regex": ".+:.+", "action": "drop"}
+                    {"source_labels": ["__name__"], "regex": ".+:.+|ALERTS.*", "action": "drop"}
                 ],
             }
         ]
