@@ -26,11 +26,12 @@ def python(
     source: str,
     *words: str,
     options: tuple[str, ...] = ("-W", "error::RuntimeWarning"),
+    interpreter: str = sys.executable,
     **variables: str,
 ) -> str:
     """Run a program in a fresh interpreter: what it wrote. Its failure is the test's."""
     done = subprocess.run(
-        [sys.executable, *options, "-c", textwrap.dedent(source), *words],
+        [interpreter, *options, "-c", textwrap.dedent(source), *words],
         env=environment(**variables),
         capture_output=True,
         text=True,

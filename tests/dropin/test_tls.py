@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
 import pytest
-from support import python
+from support import PROJECT, python
+
+PYENV = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv")) / "versions"
 
 # A TLS client and server in one process; what happened is printed, errors with their text.
 TLS = """
@@ -233,6 +241,43 @@ def test_behaves_as_on_stock(imported: str, certificate: str, on_stock: str) -> 
     check = "assert issubclass(ssl.SSLSocket, tracesock.socket)\n"
     out = python(install + TLS + check + BEHAVIOUR, certificate, options=("-W", "error"))
     assert out == on_stock
+
+
+def _others() -> list[str]:
+    """Other interpreters for which the extension of these sources was built beside them."""
+    found = {}
+    sources = [PROJECT / "CMakeLists.txt", *(PROJECT / "ext").rglob("*.[ch]pp")]
+    newest = max(path.stat().st_mtime for path in sources)
+    for path in (PROJECT / "tracesock").glob("_native.cpython-3*.so"):
+        minor = path.name.split("-")[1][1:]
+        if minor == str(sys.version_info.minor) or path.stat().st_mtime < newest:
+            continue
+        places = [shutil.which(f"python3.{minor}"), *PYENV.glob(f"3.{minor}.*/bin/python3")]
+        found[minor] = next((str(place) for place in places if _runs(place)), None)
+    return sorted(path for path in found.values() if path)
+
+
+def _runs(place: object) -> bool:
+    # A shim of pyenv is there for versions that are not.
+    words = [str(place), "-c", "import ssl"]
+    return place is not None and subprocess.run(words, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("interpreter", _others() or [None])
+def test_behaves_as_on_stock_in_another_python(certificate: str, interpreter: str | None) -> None:
+    if interpreter is None:
+        pytest.skip(
+            "no extension of these sources for another Python: make native PYTHON=python3.13"
+        )
+    install = "import tracesock; tracesock.install()\n"
+    check = "assert issubclass(ssl.SSLSocket, tracesock.socket)\n"
+    options = ("-W", "error")
+    stock = python(TLS + BEHAVIOUR, certificate, options=options, interpreter=interpreter)
+    assert len(stock.splitlines()) == 13
+    out = python(
+        install + TLS + check + BEHAVIOUR, certificate, options=options, interpreter=interpreter
+    )
+    assert out == stock
 
 
 def test_behaves_as_on_stock_while_observed(certificate: str, on_stock: str) -> None:
