@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import os
 import re
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tracesock.dashboard import protocol
 from tracesock.dashboard.otlp import PROTOBUF
 from tracesock.dashboard.security import Access, is_loopback
 from tracesock.dashboard.server import Dashboard, PortInUse, Settings
 
-from .make import Spans, log_request, snapshot
-from .serving import Served
+from .make import Metrics, Spans, decision, log_request, snapshot
+from .serving import Served, wait_until
 
 TOKEN = "a-token-of-enough-length"
 
@@ -352,3 +356,104 @@ def test_a_request_line_of_another_kind(served: Served) -> None:
     connection.request("DELETE", "/traces")
     assert connection.getresponse().status == 405
     connection.close()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 1e308, -1e308, -1.0])
+def test_no_number_breaks_a_page(served: Served, value: float) -> None:
+    made = Spans().add(
+        "socket send 192.0.2.1:443",
+        trace=1,
+        span=1,
+        tracesock__send__stall__duration=value,
+        tracesock__tcp__retransmits=value,
+        tracesock__send__size=value,
+        network__peer__address="192.0.2.1",
+        network__peer__port=value,
+    )
+    assert served.post("traces", made.body)[0] == 200
+    shown = {
+        key: value
+        for key, each in snapshot("1").items()
+        if isinstance(each, (int, float)) and not isinstance(each, bool)
+    }
+    for event in ("tracesock.connections.snapshot", "tracesock.leak"):
+        record = {**snapshot("1"), **shown, "tracesock.leak.kind": "close_wait"}
+        assert served.post("logs", log_request(event, [record]))[0] == 200
+    record = {**decision(1), "tracesock.audit.duration": value, "tracesock.audit.sequence": value}
+    assert served.post("logs", log_request("tracesock.audit.decision", [record]))[0] == 200
+    metrics = Metrics()
+    for name in (
+        "process.unix.file_descriptor.count",
+        "tracesock.descriptor.limit",
+        "tracesock.ephemeral_port.limit",
+        "tracesock.listen.queue.length",
+        "tracesock.listen.queue.limit",
+        "tracesock.connection.count",
+    ):
+        metrics.gauge(name, value)
+    metrics.histogram("tracesock.connect.duration", [0.1, value], [1, 2, 3])
+    assert served.post("metrics", metrics.body)[0] in (200, 400)
+    for path in ("/", "/traces", f"/traces/{1:032x}?span={1:016x}", "/peers", "/dns", "/audit"):
+        assert served.get(path)[0] == 200, path
+    assert served.get("/health")[0] == 200
+    assert served.get("/api/connections")[0] == 200
+    for name in ("otlp", "perfetto"):
+        assert served.get(f"/traces/{1:032x}/{name}.json")[0] == 200
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+def test_who_never_says_what_he_wants_shuts_nobody_out(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT", 1.0)
+    served: Served = start()
+    # Silent ones, ones with half a head, and ones that come back with half a second request.
+    waiting = contextlib.ExitStack()
+    socks = []
+    for i in range(600):
+        socks.append(waiting.enter_context(socket.create_connection(("127.0.0.1", served.port))))
+        if i % 3:
+            socks[-1].sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+    ask = b"GET /favicon.ico HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+
+    def answers() -> bool:
+        try:
+            return served.get("/api/status")[0] == 200
+        except OSError:
+            return False
+
+    with waiting:
+        assert wait_until(answers, 60)
+        again = waiting.enter_context(socket.create_connection(("127.0.0.1", served.port), 60))
+        again.sendall(ask + b"\r\n")
+        assert again.recv(65536).startswith(b"HTTP/1.1 200")
+        again.sendall(ask)
+        with contextlib.suppress(ConnectionResetError):
+            while again.recv(65536):
+                pass
+        # One that was one too many has been told so before.
+        for sock in socks:
+            sock.settimeout(60)
+            with contextlib.suppress(ConnectionResetError):
+                while sock.recv(65536):
+                    pass
+
+
+def test_a_request_that_is_slow_and_a_page_that_stays_open_are_no_waiting(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT", 0.3)
+    served: Served = start()
+    body = Spans().add("slowly", trace=1).body
+    head = "POST /v1/traces HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-protobuf"
+    with socket.create_connection(("127.0.0.1", served.port), 30) as sock:
+        sock.sendall(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        time.sleep(1)
+        sock.sendall(body)
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        # Kept alive, and quiet between two requests.
+        time.sleep(1)
+        sock.sendall(b"GET /api/status HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")

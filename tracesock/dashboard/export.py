@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -59,7 +60,7 @@ def chrome_trace(trace: Trace) -> str:
                     "tid": lane,
                     "ts": (span.start - first) / 1000,
                     "dur": (span.end - span.start) / 1000,
-                    "args": arguments,
+                    "args": _finite(arguments),
                 }
             )
         for lane in sorted({lane for p, lane in place.values() if p == pid}):
@@ -109,5 +110,14 @@ def _instant(
         "pid": place[0],
         "tid": place[1],
         "ts": after_ns / 1000,
-        "args": attributes,
+        "args": _finite(attributes),
     }
+
+
+def _finite(value: Any) -> Any:
+    """The value with what JSON has no number for, infinity and NaN, as text."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 DASH = "\u2013"
@@ -9,7 +10,7 @@ DASH = "\u2013"
 
 def duration(seconds: float | None) -> str:
     """A duration with its unit: `840 ns`, `12.3 µs`, `1.24 ms`, `3.02 s`, `2 m 5 s`, `3 h 2 m`."""
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return DASH
     for limit, factor, unit in ((1e-6, 1e9, "ns"), (1e-3, 1e6, "µs"), (1.0, 1e3, "ms")):
         # What rounds up to the next unit's 1 is shown in that unit.
@@ -31,7 +32,7 @@ def duration(seconds: float | None) -> str:
 
 def size(count: float | None) -> str:
     """Bytes in decimal units: `0 B`, `812 B`, `1.42 kB`, `3.1 GB`."""
-    if count is None:
+    if count is None or not math.isfinite(count):
         return DASH
     if count < 1000:
         return f"{int(count)} B"
@@ -46,7 +47,7 @@ def size(count: float | None) -> str:
 
 def number(value: float | None) -> str:
     """A count: thousands apart, a fraction only below ten."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return DASH
     if value >= 9.95 or value == int(value):
         return f"{round(value):,}".replace(",", "\u202f")

@@ -1187,7 +1187,8 @@ def _span_row(
         trace_state=span.trace_state,
         dropped_attributes=span.dropped_attributes_count,
         retransmits=retransmits if isinstance(retransmits, int) else 0,
-        stall=float(stall) if isinstance(stall, (int, float)) else 0.0,
+        # Comparisons with NaN are false: it becomes 0.
+        stall=min(float(stall), 1e9) if isinstance(stall, (int, float)) and stall > 0 else 0.0,
     )
 
 

@@ -34,6 +34,7 @@ from tracesock.dashboard.pages import Page, View
 from tracesock.dashboard.pages.connections import SORTS, sort_connections
 from tracesock.dashboard.pages.shell import Info
 from tracesock.dashboard.params import Params
+from tracesock.dashboard.protocol import BoundedProtocol
 from tracesock.dashboard.queries import Queries
 from tracesock.dashboard.receiver import Receiver
 from tracesock.dashboard.rows import Connection, Filter
@@ -113,7 +114,7 @@ class Dashboard:
             access_log=False,
             server_header=False,
             date_header=False,
-            http="h11",
+            http=BoundedProtocol,
             ws="wsproto",
             ws_max_size=16 * 1024,
             ws_per_message_deflate=False,

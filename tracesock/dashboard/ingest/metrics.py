@@ -110,7 +110,7 @@ class MetricIntake:
         if kind in ("gauge", "sum"):
             which = point.WhichOneof("value")
             value = float(getattr(point, which)) if which else 0.0
-            if value != value:  # NaN: SQLite has no such value
+            if not math.isfinite(value):  # no figure to show; and SQLite has no NaN
                 return True
             if monotonic:
                 increase = self._increase(state, point, [value], cumulative)[0]
@@ -265,8 +265,8 @@ class MetricIntake:
 
 
 def _number(value: float) -> float:
-    """The value, 0 for NaN: SQLite has no such value."""
-    return 0.0 if value != value else float(value)
+    """The value, 0 where it is no number to add up."""
+    return float(value) if math.isfinite(value) else 0.0
 
 
 def _bucket_count(kind: str, point: Any) -> int:
