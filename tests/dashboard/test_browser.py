@@ -305,6 +305,26 @@ def test_a_span_by_mouse_and_by_keys(busy: Served, watch: Any) -> None:
     assert page.locator(".wf-rows > li:visible").count() == 1
 
 
+def test_an_update_takes_nothing_from_who_types(busy: Served, watch: Any) -> None:
+    page = watch(busy).open("/traces?q=%2Fcheckout")
+    page.locator(".row-link").first.click()
+    page.get_by_role("heading", name="Waterfall").wait_for()
+    page.locator(".wf-rows a").nth(1).click()
+    page.get_by_role("link", name="Zoom to this span").click()
+    page.get_by_role("link", name="Whole trace").wait_for()
+    page.focus("#f-within")
+    page.keyboard.type("look")
+    until(page, "location.search.includes('within=look')")
+    # The form loses a hidden field while its search has the focus.
+    page.evaluate("document.querySelector('[data-role=close]').click()")
+    until(page, "!location.search.includes('span=')")
+    until(page, SHOWN)
+    assert page.evaluate("document.activeElement.id") == "f-within"
+    page.keyboard.type("up")
+    assert page.input_value("#f-within") == "lookup"
+    until(page, "location.search.includes('within=lookup')")
+
+
 def test_keys_lead_to_screens_and_tell_about_themselves(busy: Served, watch: Any) -> None:
     watched = watch(busy)
     page = watched.open("/")

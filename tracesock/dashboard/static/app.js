@@ -31,19 +31,33 @@ function morphChildren(old, fresh) {
       if (known === at) at = at.nextSibling;
       else old.insertBefore(known, at);
       morph(known, wanted);
-    } else if (at && !wanted.id && !at.id && at.nodeName === wanted.nodeName) {
-      const next = at.nextSibling;
-      morph(at, wanted);
-      at = next;
+      continue;
+    }
+    const same = wanted.id ? null : nextLike(wanted, at);
+    if (same) {
+      // What stands before it is wanted no more. The node itself must not move: it may have focus.
+      while (at !== same) at = removed(at);
+      at = at.nextSibling;
+      morph(same, wanted);
     } else {
       old.insertBefore(document.importNode(wanted, true), at);
     }
   }
-  while (at) {
-    const next = at.nextSibling;
-    at.remove();
-    at = next;
+  while (at) at = removed(at);
+}
+
+// The first node from `at` on, before any with an id, that may become `wanted`.
+function nextLike(wanted, at) {
+  for (let node = at; node && !node.id; node = node.nextSibling) {
+    if (node.nodeName === wanted.nodeName) return node;
   }
+  return null;
+}
+
+function removed(node) {
+  const next = node.nextSibling;
+  node.remove();
+  return next;
 }
 
 function morph(old, fresh) {
@@ -104,7 +118,12 @@ function show(answer) {
   const fresh = parse(answer.html);
   localTimes(fresh);
   applyFolds(fresh);
+  const active = document.activeElement;
   morphChildren(main, fresh);
+  // A node that was moved, as a row that is sorted anew, has lost the focus on the way.
+  if (active !== document.activeElement && active?.isConnected) {
+    active.focus({ preventScroll: true });
+  }
   document.title = `${answer.title} · tracesock`;
   document.body.dataset.section = answer.section;
   for (const link of document.querySelectorAll("nav [data-path]")) {
