@@ -4,15 +4,15 @@
 #include <sys/stat.h>
 
 #include <cstring>
+#include <utility>
 
 namespace tracesock::recorder {
 
 std::atomic<unsigned> wanted{0};
+[[gnu::tls_model("initial-exec")]] constinit thread_local Shard* current_shard = nullptr;
 
 namespace {
 
-constexpr std::size_t ring_capacity = 1u << 14;  // records a thread: 1 MiB
-constexpr std::uint64_t wake_every = ring_capacity / 8;
 constexpr std::size_t most_names = 4096;
 constexpr std::size_t most_orphans = 1024;
 constexpr std::size_t most_idle = 4;  // shards that are kept for threads to come
@@ -51,11 +51,13 @@ std::string name_of(sys::Descriptor fd, NameCall call) {
     return std::string(bytes_of(address));
 }
 
-// One thread's shard; the destructor runs when the thread ends.
+// Gives the thread's shard back when the thread ends. What is recorded still later in its life gets
+// a shard again, which nobody gives back.
 struct Membership {
-    Shard* shard = nullptr;
+    bool joined = false;
     ~Membership() {
-        if (shard != nullptr) Recorder::get().leave(*shard);
+        if (Shard* const shard = std::exchange(current_shard, nullptr))
+            Recorder::get().leave(*shard);
     }
 };
 thread_local Membership membership;
@@ -105,9 +107,9 @@ bool tcp_info(sys::Descriptor fd, tcp_info_extended& out) noexcept {
     return ::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &out, &size) == 0;
 }
 
-Recorder& Recorder::get() noexcept {
+Recorder& Recorder::make() noexcept {
     // Never destroyed: threads and finalizers may record until the process is gone.
-    static Recorder* instance = [] {
+    static Recorder* const only = [] {
         auto* made = new Recorder();
         ::sem_init(&made->wake_up, 0, 0);
         made->labels.reserve(most_labels);
@@ -127,30 +129,30 @@ Recorder& Recorder::get() noexcept {
                 get().drain_mutex.unlock();
                 get().after_fork();
             });
+        instance.store(made, std::memory_order_release);
         return made;
     }();
-    return *instance;
+    return *only;
 }
 
-Shard& Recorder::shard() noexcept {
-    if (membership.shard != nullptr) [[likely]]
-        return *membership.shard;
+Shard& Recorder::join() noexcept {
+    membership.joined = true;
     PyObject* context = nullptr;
     {
         const std::lock_guard lock(mutex);
         if (idle.empty()) {
             shards.push_back(std::make_unique<Shard>(ring_capacity));
             idle.reserve(shards.size());
-            membership.shard = shards.back().get();
+            current_shard = shards.back().get();
         } else {
             // What its thread left in it stays: the ring has one writer at a time.
-            membership.shard = idle.back();
+            current_shard = idle.back();
             idle.pop_back();
-            context = std::exchange(membership.shard->context, nullptr);
+            context = std::exchange(current_shard->context, nullptr);
         }
     }
     Py_XDECREF(context);
-    return *membership.shard;
+    return *current_shard;
 }
 
 void Recorder::leave(Shard& shard) noexcept {
@@ -158,28 +160,11 @@ void Recorder::leave(Shard& shard) noexcept {
     idle.push_back(&shard);  // there is room: reserved when the shard was made
 }
 
-Cell& Recorder::cell(Shard& shard, std::uint16_t index) noexcept {
-    Cell* cell = shard.cells[index].load(std::memory_order_relaxed);
-    if (cell == nullptr) [[unlikely]] {
-        shard.owned_cells.push_back(std::make_unique<Cell>());
-        cell = shard.owned_cells.back().get();
-        shard.cells[index].store(cell, std::memory_order_release);
-    }
+Cell& Recorder::make_cell(Shard& shard, std::uint16_t index) noexcept {
+    shard.owned_cells.push_back(std::make_unique<Cell>());
+    Cell* const cell = shard.owned_cells.back().get();
+    shard.cells[index].store(cell, std::memory_order_release);
     return *cell;
-}
-
-void Recorder::push(Shard& shard, const Record& record) noexcept {
-    Record* slot = shard.ring.reserve();
-    if (slot == nullptr) {
-        ::sem_post(&wake_up);
-        return;
-    }
-    *slot = record;
-    const std::uint64_t written = shard.ring.commit();
-    if (written - shard.woke_at >= wake_every) {
-        shard.woke_at = written;
-        ::sem_post(&wake_up);
-    }
 }
 
 std::uint16_t Recorder::intern(const Connection& connection) {
@@ -338,7 +323,7 @@ void Recorder::after_fork() noexcept {
     }
     idle.clear();
     for (auto& shard : shards)
-        if (shard.get() != membership.shard) idle.push_back(shard.get());
+        if (shard.get() != current_shard) idle.push_back(shard.get());
     for (auto& cell : retired) cell.reset();
     lost.store(0, std::memory_order_relaxed);
     forked_written.store(0, std::memory_order_relaxed);
@@ -367,15 +352,15 @@ bool read_bytes(PyObject* number, std::uint8_t* out, std::size_t size) noexcept 
     return true;
 }
 
-TraceContext read_context(Recorder& recorder, PyObject* context) noexcept {
+// `server`: the name that the context's set-up asked for, or empty.
+TraceContext read_context(const Recorder& recorder, PyObject* context,
+                          std::string& server) noexcept {
     TraceContext result;
     if (!PyDict_Check(context)) return result;
     for (PyObject* key : recorder.suppression_keys) {
         PyObject* value = key != nullptr ? PyDict_GetItemWithError(context, key) : nullptr;
         if (value != nullptr && PyObject_IsTrue(value) == 1) result.suppressed = true;
     }
-    std::string& server = recorder.shard().server;
-    server.clear();
     if (recorder.server_key != nullptr) {
         PyObject* name = PyDict_GetItemWithError(context, recorder.server_key);
         Ref text(name != nullptr ? PyUnicode_AsEncodedString(name, "utf-8", "backslashreplace")
@@ -399,30 +384,50 @@ TraceContext read_context(Recorder& recorder, PyObject* context) noexcept {
     return result;
 }
 
+// A context that is not the thread's last one: read through the caller's own objects, whose failure
+// is not the caller's.
+[[gnu::noinline]] const TraceContext& new_context(Recorder& recorder, Shard& shard,
+                                                  Ref context) noexcept {
+    PyObject *kind, *error, *trace;
+    PyErr_Fetch(&kind, &error, &trace);
+    std::string server;
+    const TraceContext read = read_context(recorder, context.get(), server);
+    PyErr_Clear();
+    // Reading it, and the end of the old one, may run code that records, and leaves its own here.
+    while (shard.context != nullptr) Ref old(std::exchange(shard.context, nullptr));
+    PyErr_Restore(kind, error, trace);
+    shard.context = context.release();
+    shard.cached = read;
+    shard.server.swap(server);
+    return shard.cached;
+}
+
 }  // namespace
 
-TraceContext current_context() noexcept {
-    Recorder& recorder = Recorder::get();
-    if (recorder.context_variable == nullptr) return {};
+namespace {
+
+[[gnu::always_inline]] inline const TraceContext& context_in(Recorder& recorder,
+                                                             Shard& shard) noexcept {
+    static constexpr TraceContext none;
+    if (recorder.context_variable == nullptr) return none;
     PyObject* value = nullptr;
     if (PyContextVar_Get(recorder.context_variable, nullptr, &value) < 0) {
         PyErr_Clear();
-        return {};
+        return none;
     }
-    Ref context(value);
-    if (!context) return {};
-    Shard& shard = recorder.shard();
-    if (context.get() == shard.context) return shard.cached;
-    // A new context: read through the caller's own objects, whose failure is not the caller's.
-    PyObject *kind, *error, *trace;
-    PyErr_Fetch(&kind, &error, &trace);
-    const TraceContext read = read_context(recorder, context.get());
-    PyErr_Clear();
-    PyErr_Restore(kind, error, trace);
-    Ref old(shard.context);
-    shard.context = context.release();
-    shard.cached = read;
-    return read;
+    if (value == nullptr) return none;
+    if (value == shard.context) [[likely]] {
+        Py_DECREF(value);  // the shard has a reference of its own
+        return shard.cached;
+    }
+    return new_context(recorder, shard, Ref(value));
+}
+
+}  // namespace
+
+const TraceContext& current_context() noexcept {
+    Recorder& recorder = Recorder::get();
+    return context_in(recorder, recorder.shard());
 }
 
 // --- hooks --------------------------------------------------------------------------------------
@@ -453,9 +458,7 @@ bool readopt(Recorder& recorder, Socket& socket) noexcept {
     return true;
 }
 
-// The connection of a socket that is about to be used: null where it is to be silent. One that was
-// not seen being made has come from elsewhere.
-Connection* used_connection(Recorder& recorder, Socket& socket) noexcept {
+[[gnu::noinline]] Connection* first_use(Recorder& recorder, Socket& socket) noexcept {
     Connection* connection = socket.connection;
     if (connection == nullptr) [[unlikely]] {
         // A TLS socket is made over the descriptor before its transport gives that up.
@@ -467,8 +470,7 @@ Connection* used_connection(Recorder& recorder, Socket& socket) noexcept {
         connection = socket.connection;
     }
     if (connection->suppressed) return nullptr;
-    if (connection->peer.empty() && !connection->asked.exchange(true, std::memory_order_relaxed))
-        [[unlikely]] {
+    if (!connection->asked.exchange(true, std::memory_order_relaxed) && connection->peer.empty()) {
         const sys::Descriptor fd = socket.handle.get();
         const int error = errno;
         try {
@@ -478,6 +480,16 @@ Connection* used_connection(Recorder& recorder, Socket& socket) noexcept {
         }
         errno = error;
     }
+    return connection;
+}
+
+// The connection of a socket that is about to be used: null where it is to be silent. One that was
+// not seen being made has come from elsewhere.
+inline Connection* used_connection(Recorder& recorder, Socket& socket) noexcept {
+    Connection* const connection = socket.connection;
+    if (connection == nullptr || connection->suppressed ||
+        !connection->asked.load(std::memory_order_relaxed)) [[unlikely]]
+        return first_use(recorder, socket);
     return connection;
 }
 
@@ -557,8 +569,14 @@ void leave(Connection& connection) noexcept {
 
 void SendProbe::begin(Socket& socket, const Address* destination) noexcept {
     Recorder& recorder = Recorder::get();
-    const TraceContext context = current_context();
+    const TraceContext& context = current_context();
     if (context.suppressed) return;
+    if (context.sampled) {
+        traced_ = true;
+        trace_ = context.trace;
+        parent_ = context.span;
+        flags_ = context.flags();
+    }
     Connection* connection = used_connection(recorder, socket);
     if (connection == nullptr) return;
     if (destination != nullptr && destination->length != 0)
@@ -566,14 +584,85 @@ void SendProbe::begin(Socket& socket, const Address* destination) noexcept {
     socket_ = &socket;
     connection_ = connection;
     enter(*connection);
-    if (context.sampled) {
-        traced_ = true;
-        trace_ = context.trace;
-        parent_ = context.span;
-        flags_ = context.flags();
-    }
     stats_.started = Clock::ticks();
 }
+
+namespace {
+
+// How long a send waited, in nanoseconds: told to the histogram of what it waited for, which is the
+// peer's window or this side's buffer. The kernel counts both, and also what a send that blocks
+// inside the kernel has waited.
+[[gnu::noinline]] std::uint64_t tell_stall(Socket& socket, Connection& connection, Cell& cell,
+                                           bool is_tcp, std::uint64_t nanoseconds,
+                                           std::uint64_t stall) noexcept {
+    Histogram* histogram = &cell.stall_receiver;
+    tcp_info_extended info;
+    if (is_tcp && tcp_info(socket.handle.get(), info)) {
+        const auto receiver = static_cast<std::uint32_t>(info.rwnd_limited);
+        const auto sndbuf = static_cast<std::uint32_t>(info.sndbuf_limited);
+        const std::uint64_t by_receiver = receiver - connection.receiver_limited;
+        const std::uint64_t by_sndbuf = sndbuf - connection.sndbuf_limited;
+        connection.receiver_limited = receiver;
+        connection.sndbuf_limited = sndbuf;
+        if (by_receiver < by_sndbuf) histogram = &cell.stall_sndbuf;
+        if (stall == 0) stall = std::min(nanoseconds, (by_receiver + by_sndbuf) * 1000);
+    }
+    if (stall != 0) histogram->record(stall);
+    return stall;
+}
+
+// What a send that is over leaves: counts, and the record of a span where one is wanted. `parent`
+// is that of a sampled context, or null.
+[[gnu::always_inline]] inline void tell_send(Recorder& recorder, Shard& shard, Socket& socket,
+                                             Connection& connection, const CallStats& stats,
+                                             std::uint64_t duration, std::uint64_t bytes,
+                                             const TraceId* trace, const SpanId* parent,
+                                             std::uint8_t flags) noexcept {
+    Cell& cell = recorder.cell(shard, connection.labels);
+    if (bytes != 0) {
+        Histogram::add(cell.sent, bytes);
+        connection.sent.store(connection.sent.load(std::memory_order_relaxed) + bytes,
+                              std::memory_order_relaxed);
+        if (connection.connecting.load(std::memory_order_relaxed)) [[unlikely]]
+            finish_connect(recorder, connection, no_error, 0);
+    }
+    const bool is_tcp = connection.type == SOCK_STREAM &&
+                        (connection.family == AF_INET || connection.family == AF_INET6);
+    const std::uint64_t nanoseconds = Clock::duration(duration);
+    cell.send.record(nanoseconds);
+    std::uint64_t stall = stats.stalled != 0 ? Clock::duration(stats.stalled) : 0;
+    // A send that waited inside the kernel, where nobody has measured it.
+    const bool may_have_waited = is_tcp && nanoseconds >= worth_asking && !stats.resumes &&
+                                 socket.timeout.load(std::memory_order_relaxed) != 0;
+    if (stall != 0 || may_have_waited) [[unlikely]]
+        stall = tell_stall(socket, connection, cell, is_tcp, nanoseconds, stall);
+    const unsigned want = active();
+    bool span = (want & want_sends) != 0;
+    if (!span && (want & want_failed_sends) != 0) span = stats.error != no_error;
+    if (!span && (want & want_slow_sends) != 0)
+        span = stall != 0 || duration >= recorder.slow_threshold.load(std::memory_order_relaxed);
+    if (!span || (trace == nullptr && (want & want_rootless_sends) == 0)) return;
+    connection.named = true;
+    recorder.write(shard, [&](Record& record) {
+        record.start = stats.started;
+        record.duration = duration;
+        record.flags = 0;
+        if (trace != nullptr) {
+            record.trace = *trace;
+            record.parent = *parent;
+            record.flags = flags;
+        }
+        record.size = bytes;
+        record.stall = static_cast<std::uint32_t>(std::min<std::uint64_t>(stall / 1000, ~0u));
+        record.connection = connection.number;
+        record.calls = static_cast<std::uint16_t>(std::min<std::uint32_t>(stats.calls, 0xffff));
+        record.error = stats.error;
+        record.kind = Kind::send;
+        record.reserved = 0;
+    });
+}
+
+}  // namespace
 
 void SendProbe::finish(std::int64_t size) noexcept {
     if (stats_.refused && size <= 0) return;
@@ -587,10 +676,9 @@ void SendProbe::finish(std::span<const Part> parts) noexcept {
     stats_.calls = 1;
     for (const Part& part : parts) {
         if (part.destination != nullptr) {
-            Connection* next = recorder.towards(*socket_, connection_, *part.destination, 1);
+            Connection* const next = recorder.towards(*socket_, connection_, *part.destination, 1);
             enter(*next);
-            leave(*connection_);
-            connection_ = next;
+            leave(*std::exchange(connection_, next));
         }
         tell(part.size, share);
         stats_.started += share;
@@ -600,78 +688,36 @@ void SendProbe::finish(std::span<const Part> parts) noexcept {
 void SendProbe::tell(std::int64_t size, std::uint64_t duration) noexcept {
     const int error = errno;
     Recorder& recorder = Recorder::get();
-    Shard& shard = recorder.shard();
-    Cell& cell = recorder.cell(shard, connection_->labels);
-    const auto bytes = size > 0 ? static_cast<std::uint64_t>(size) : 0;
-    if (bytes != 0) {
-        Histogram::add(cell.sent, bytes);
-        connection_->sent.store(connection_->sent.load(std::memory_order_relaxed) + bytes,
-                                std::memory_order_relaxed);
-        if (connection_->connecting.load(std::memory_order_relaxed)) [[unlikely]]
-            finish_connect(recorder, *connection_, no_error, 0);
-    }
-    const bool is_tcp = connection_->type == SOCK_STREAM &&
-                        (connection_->family == AF_INET || connection_->family == AF_INET6);
-    const std::uint64_t nanoseconds = Clock::duration(duration);
-    cell.send.record(nanoseconds);
-    std::uint64_t stall = Clock::duration(stats_.stalled);
-    // A send that waited inside the kernel, where nobody has measured it.
-    const bool may_have_waited = is_tcp && !stats_.resumes && nanoseconds >= worth_asking &&
-                                 socket_->timeout.load(std::memory_order_relaxed) != 0;
-    if (stall != 0 || may_have_waited) [[unlikely]] {
-        // Who was waited for: the peer's window, or this side's buffer. The kernel counts both,
-        // and also what a send that blocks inside the kernel has waited.
-        Histogram* histogram = &cell.stall_receiver;
-        tcp_info_extended info;
-        if (is_tcp && tcp_info(socket_->handle.get(), info)) {
-            const auto receiver = static_cast<std::uint32_t>(info.rwnd_limited);
-            const auto sndbuf = static_cast<std::uint32_t>(info.sndbuf_limited);
-            const std::uint64_t by_receiver = receiver - connection_->receiver_limited;
-            const std::uint64_t by_sndbuf = sndbuf - connection_->sndbuf_limited;
-            connection_->receiver_limited = receiver;
-            connection_->sndbuf_limited = sndbuf;
-            if (by_receiver < by_sndbuf) histogram = &cell.stall_sndbuf;
-            if (stall == 0) stall = std::min(nanoseconds, (by_receiver + by_sndbuf) * 1000);
-        }
-        if (stall != 0) histogram->record(stall);
-    }
-    const unsigned want = active();
-    bool span = (want & want_sends) != 0;
-    if (!span && (want & want_failed_sends) != 0) span = stats_.error != no_error;
-    if (!span && (want & want_slow_sends) != 0)
-        span = stall != 0 || duration >= recorder.slow_threshold.load(std::memory_order_relaxed);
-    if (span && (traced_ || (want & want_rootless_sends) != 0)) {
-        Record record;
-        record.start = stats_.started;
-        record.duration = duration;
-        record.flags = 0;
-        if (traced_) {
-            record.trace = trace_;
-            record.parent = parent_;
-            record.flags = flags_;
-        }
-        record.size = bytes;
-        record.stall = static_cast<std::uint32_t>(std::min<std::uint64_t>(stall / 1000, ~0u));
-        record.connection = connection_->number;
-        record.calls = static_cast<std::uint16_t>(std::min<std::uint32_t>(stats_.calls, 0xffff));
-        record.error = stats_.error;
-        record.kind = Kind::send;
-        record.reserved = 0;
-        connection_->named = true;
-        recorder.push(shard, record);
-    }
+    tell_send(recorder, recorder.shard(), *socket_, *connection_, stats_, duration,
+              size > 0 ? static_cast<std::uint64_t>(size) : 0, traced_ ? &trace_ : nullptr,
+              &parent_, flags_);
     errno = error;
+}
+
+void sent_at_once(Socket& socket, std::uint64_t started, std::int64_t size) noexcept {
+    CallStats stats;
+    stats.started = started;
+    stats.calls = 1;
+    const std::uint64_t duration = Clock::ticks() - started;
+    Recorder& recorder = Recorder::get();
+    Shard& shard = recorder.shard();
+    const TraceContext& context = context_in(recorder, shard);
+    if (context.suppressed) return;
+    Connection* connection = used_connection(recorder, socket);
+    if (connection == nullptr) return;
+    tell_send(recorder, shard, socket, *connection, stats, duration,
+              static_cast<std::uint64_t>(size), context.sampled ? &context.trace : nullptr,
+              &context.span, context.flags());
 }
 
 void count_received(Socket& socket, std::int64_t size) noexcept {
     if (size < 0) return;
-    const TraceContext context = current_context();
-    if (context.suppressed) return;
     Recorder& recorder = Recorder::get();
+    Shard& shard = recorder.shard();
+    if (context_in(recorder, shard).suppressed) return;
     Connection* connection = used_connection(recorder, socket);
     if (connection == nullptr) return;
     const auto bytes = static_cast<std::uint64_t>(size);
-    Shard& shard = recorder.shard();
     Histogram::add(recorder.cell(shard, connection->labels).received, bytes);
     connection->received.store(connection->received.load(std::memory_order_relaxed) + bytes,
                                std::memory_order_relaxed);

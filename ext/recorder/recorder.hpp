@@ -178,6 +178,10 @@ class SendProbe {
     bool traced_ = false;
 };
 
+// A send of `size` bytes that began at `started` ticks and was done at the first try, with the
+// interpreter's lock held throughout.
+void sent_at_once(Socket& socket, std::uint64_t started, std::int64_t size) noexcept;
+
 // Counts what a receive brought; `size` < 0: nothing.
 void count_received(Socket& socket, std::int64_t size) noexcept;
 inline void received(Socket& socket, std::int64_t size) noexcept {
@@ -234,8 +238,8 @@ void socket_closes(Socket& socket, End how) noexcept;
 // forgets the address's name.
 void learned(std::string_view host, const Address& address) noexcept;
 
-// The caller's OpenTelemetry context; needs the lock.
-TraceContext current_context() noexcept;
+// The caller's OpenTelemetry context; needs the lock. Good until Python code runs in this thread.
+const TraceContext& current_context() noexcept;
 
 // What the kernel tells of a TCP connection, tcp(7) TCP_INFO: the kernel's structure, of which a C
 // library's header has more or less by its age. `base` is what every kernel has.
@@ -306,6 +310,8 @@ bool tcp_info(sys::Descriptor fd, tcp_info_extended& out) noexcept;
 // --- the drain's side ---------------------------------------------------------------------------
 
 inline constexpr std::size_t most_labels = 256;
+inline constexpr std::size_t ring_capacity = 1u << 14;  // records a thread: 1 MiB
+inline constexpr std::uint64_t wake_every = ring_capacity / 8;
 
 // What one thread counted for one attribute set.
 struct Cell {
@@ -329,6 +335,10 @@ struct Shard {
     std::string server;  // the name that the context's set-up asked for, or empty
 };
 
+// The calling thread's shard, once it has one. In the module's own part of the thread's memory: the
+// general way to a thread-local variable of a shared library is a call.
+[[gnu::tls_model("initial-exec")]] extern constinit thread_local Shard* current_shard;
+
 // The attribute set of a connection's metrics.
 struct Labels {
     int family = 0;
@@ -341,16 +351,43 @@ struct Labels {
 
 class Recorder {
   public:
-    static Recorder& get() noexcept;
+    static Recorder& get() noexcept {
+        Recorder* const made = instance.load(std::memory_order_acquire);
+        return made != nullptr ? *made : make();
+    }
 
-    Shard& shard() noexcept;
+    // The calling thread's.
+    Shard& shard() noexcept {
+        Shard* const own = current_shard;
+        return own != nullptr ? *own : join();
+    }
     // The thread of this shard has ended: another may have it.
     void leave(Shard& shard) noexcept;
-    Cell& cell(Shard& shard, std::uint16_t labels) noexcept;
+    Cell& cell(Shard& shard, std::uint16_t labels) noexcept {
+        Cell* const cell = shard.cells[labels].load(std::memory_order_relaxed);
+        return cell != nullptr ? *cell : make_cell(shard, labels);
+    }
     // The socket's connection, made when there is none; null where memory is short.
     Connection* connection(Socket& socket) noexcept;
     std::uint16_t intern(const Connection& connection);
-    void push(Shard& shard, const Record& record) noexcept;
+    // A record in the thread's ring: `fill` writes it where it is to be.
+    template <class Fill>
+    void write(Shard& shard, Fill&& fill) noexcept {
+        Record* const slot = shard.ring.reserve();
+        if (slot == nullptr) [[unlikely]] {
+            ::sem_post(&wake_up);
+            return;
+        }
+        fill(*slot);
+        const std::uint64_t written = shard.ring.commit();
+        if (written - shard.woke_at >= wake_every) [[unlikely]] {
+            shard.woke_at = written;
+            ::sem_post(&wake_up);
+        }
+    }
+    void push(Shard& shard, const Record& record) noexcept {
+        write(shard, [&](Record& slot) { slot = record; });
+    }
     // The socket's entry for what it sends to `destination`: its own, or one in its place when it
     // last sent to another.
     // `held`: of the connection's users, how many are the caller itself.
@@ -422,11 +459,15 @@ class Recorder {
     void release(Connection& connection) noexcept;
 
   private:
+    static Recorder& make() noexcept;
+    Shard& join() noexcept;
+    Cell& make_cell(Shard& shard, std::uint16_t labels) noexcept;
     void begin_round();
     void end_round();
     // Keeps the counts of a shard that goes; under the mutex.
     void retire(const Shard& shard);
 
+    static inline std::atomic<Recorder*> instance{nullptr};
     std::vector<std::pair<Shard*, std::uint64_t>> round_;  // what is left of it: rings, and how far
 };
 

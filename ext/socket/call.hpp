@@ -10,11 +10,6 @@ namespace tracesock {
 // How long a call may be expected to take once the kernel can serve it.
 enum class Length : std::uint8_t { brief, lengthy };
 
-// Whether nobody looks on: no telemetry, no policy, no record.
-inline bool unwatched() noexcept {
-    return (recorder::active() | audit::watched()) == 0;
-}
-
 // `op(fd, flags)` for a call that takes message flags. MSG_DONTWAIT lets it be tried with the lock
 // held, whatever mode the descriptor is in; only when it would have to wait is the lock given up.
 // `whole`: MSG_DONTWAIT would change what the call does, not only whether it waits: with

@@ -233,8 +233,33 @@ PyObject* receive_bytes(Socket& socket, Py_ssize_t size, int flags, Address* fro
     return sent < 0 ? nullptr : PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
 }
 
-[[gnu::noinline]] PyObject* receive_waiting(Socket& socket, Py_ssize_t size) noexcept {
-    return receive_bytes(socket, size, 0, nullptr, true);
+// What is left to do after a try that did not send everything; it began at `started` ticks, where
+// that is recorded.
+[[gnu::noinline]] PyObject* send_on(Socket& socket, PyObject* bytes, std::int64_t sent,
+                                    std::uint64_t started) noexcept {
+    if (sent < 0 && (would_block(errno) || errno == EINTR)) return send_waiting(socket, bytes);
+    recorder::SendProbe probe(socket);
+    if (recorder::CallStats* stats = probe.stats()) {
+        stats->started = started;
+        stats->calls = 1;
+        if (sent < 0) stats->error = static_cast<std::int16_t>(errno);
+    }
+    if (sent < 0) {
+        probe.end(sent);
+        recorder::failed(socket, errno);
+        return set_os_error();
+    }
+    sent = send_remaining(socket, PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes), 0, sent,
+                          probe.stats());
+    probe.end(sent);
+    return PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
+}
+
+// The same of a receive: an error, or a wait.
+[[gnu::noinline]] PyObject* receive_on(Socket& socket, Py_ssize_t size) noexcept {
+    if (would_block(errno) || errno == EINTR) return receive_bytes(socket, size, 0, nullptr, true);
+    recorder::failed(socket, errno);
+    return set_os_error();
 }
 
 // Any other send than the usual one.
@@ -263,25 +288,48 @@ PyObject* receive_bytes(Socket& socket, Py_ssize_t size, int flags, Address* fro
     return receive_bytes(state_of(self), size, flags, nullptr);
 }
 
+[[gnu::noinline]] PyObject* receive_into_any(PyObject* self, FastArguments arguments,
+                                             Py_ssize_t count, PyObject* names,
+                                             bool tried) noexcept {
+    Buffer buffer;
+    Py_ssize_t size = 0;
+    int flags = 0;
+    if (!parse_receive_into(arguments, count, names, "w*|ni:recv_into", buffer, size, flags))
+        return nullptr;
+    if (size < 0) {
+        PyErr_SetString(PyExc_ValueError, "negative buffersize in recv_into");
+        return nullptr;
+    }
+    if (size == 0) size = buffer.size();
+    if (size == 0) return PyLong_FromLong(0);
+    if (buffer.size() < size) {
+        PyErr_SetString(PyExc_ValueError, "buffer too small for requested bytes");
+        return nullptr;
+    }
+    const std::int64_t received =
+        receive(state_of(self), buffer.data(), size, flags, nullptr, tried);
+    return received < 0 ? nullptr : PyLong_FromSsize_t(static_cast<Py_ssize_t>(received));
+}
+
 }  // namespace
 
-// The usual send and receive, while nobody looks on, are one try and nothing around it: what the
+// The usual send and receive, while no audit looks on, are one try and little around it: what the
 // long way would do as well, in half the instructions.
 PyObject* socket_send(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept {
-    if (!may_hold_lock || count != 1 || !PyBytes_CheckExact(arguments[0]) || !unwatched())
+    if (!may_hold_lock || count != 1 || !PyBytes_CheckExact(arguments[0]) || audit::watched() != 0)
         return send_any(self, arguments, count);
     const Py_ssize_t size = PyBytes_GET_SIZE(arguments[0]);
     if (size > brief_size) return send_any(self, arguments, count);
     Socket& socket = state_of(self);
     const char* data = PyBytes_AS_STRING(arguments[0]);
-    std::int64_t sent =
+    const bool recorded = recorder::active() != 0;
+    const std::uint64_t started = recorded ? recorder::Clock::ticks() : 0;
+    const ssize_t sent =
         ::send(socket.handle.get(), data, static_cast<std::size_t>(size), MSG_DONTWAIT);
-    if (sent < 0) {
-        if (!would_block(errno) && errno != EINTR) return set_os_error();
-        return send_waiting(socket, arguments[0]);
-    }
-    if (sent < size) sent = send_remaining(socket, data, size, 0, sent, nullptr);
-    return PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
+    if (sent != size) [[unlikely]]
+        return send_on(socket, arguments[0], sent, started);
+    if (recorded) recorder::sent_at_once(socket, started, sent);
+    return PyLong_FromSsize_t(sent);
 }
 
 PyObject* socket_sendall(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept {
@@ -377,7 +425,7 @@ PyObject* socket_sendfile(PyObject* self, PyObject* arguments) noexcept {
 }
 
 PyObject* socket_recv(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept {
-    if (!may_hold_lock || count != 1 || !PyLong_CheckExact(arguments[0]) || !unwatched())
+    if (!may_hold_lock || count != 1 || !PyLong_CheckExact(arguments[0]) || audit::watched() != 0)
         return receive_any(self, arguments, count);
     const Py_ssize_t size = PyLong_AsSsize_t(arguments[0]);
     if (size <= 0 || size > stack_buffer_size) {
@@ -389,9 +437,10 @@ PyObject* socket_recv(PyObject* self, FastArguments arguments, Py_ssize_t count)
     char data[stack_buffer_size];
     const ssize_t received =
         ::recv(socket.handle.get(), data, static_cast<std::size_t>(size), MSG_DONTWAIT);
-    if (received >= 0) return PyBytes_FromStringAndSize(data, received);
-    if (!would_block(errno) && errno != EINTR) return set_os_error();
-    return receive_waiting(socket, size);
+    if (received < 0) [[unlikely]]
+        return receive_on(socket, size);
+    recorder::received(socket, received);
+    return PyBytes_FromStringAndSize(data, received);
 }
 
 PyObject* socket_recvfrom(PyObject* self, FastArguments arguments, Py_ssize_t count) noexcept {
@@ -415,23 +464,24 @@ PyObject* socket_recvfrom(PyObject* self, FastArguments arguments, Py_ssize_t co
 
 PyObject* socket_recv_into(PyObject* self, FastArguments arguments, Py_ssize_t count,
                            PyObject* names) noexcept {
-    Buffer buffer;
-    Py_ssize_t size = 0;
-    int flags = 0;
-    if (!parse_receive_into(arguments, count, names, "w*|ni:recv_into", buffer, size, flags))
-        return nullptr;
-    if (size < 0) {
-        PyErr_SetString(PyExc_ValueError, "negative buffersize in recv_into");
-        return nullptr;
+    if (!may_hold_lock || count != 1 || names != nullptr || !PyByteArray_CheckExact(arguments[0]) ||
+        audit::watched() != 0)
+        return receive_into_any(self, arguments, count, names, false);
+    // Not exported: while the lock is held, nobody can resize it.
+    const Py_ssize_t size = PyByteArray_GET_SIZE(arguments[0]);
+    if (size == 0 || size > brief_size)
+        return receive_into_any(self, arguments, count, names, false);
+    Socket& socket = state_of(self);
+    const ssize_t received = ::recv(socket.handle.get(), PyByteArray_AS_STRING(arguments[0]),
+                                    static_cast<std::size_t>(size), MSG_DONTWAIT);
+    if (received < 0) [[unlikely]] {
+        if (would_block(errno) || errno == EINTR)
+            return receive_into_any(self, arguments, count, names, true);
+        recorder::failed(socket, errno);
+        return set_os_error();
     }
-    if (size == 0) size = buffer.size();
-    if (size == 0) return PyLong_FromLong(0);
-    if (buffer.size() < size) {
-        PyErr_SetString(PyExc_ValueError, "buffer too small for requested bytes");
-        return nullptr;
-    }
-    const std::int64_t received = receive(state_of(self), buffer.data(), size, flags, nullptr);
-    return received < 0 ? nullptr : PyLong_FromSsize_t(static_cast<Py_ssize_t>(received));
+    recorder::received(socket, received);
+    return PyLong_FromSsize_t(received);
 }
 
 PyObject* socket_recvfrom_into(PyObject* self, FastArguments arguments, Py_ssize_t count,
