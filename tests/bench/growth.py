@@ -4,7 +4,8 @@
 
 1.00 is a process with 10 open sockets; each number has a process of its own, and they run their
 bursts by turns. Of `connections()` the cost of each socket in the list is told, against that of a
-list of 1,000. The limit of open files is raised as far as it goes.
+list of 1,000. Times are of the calling thread's processor. Numbers above the limit of open files are
+left out.
 """
 
 from __future__ import annotations
@@ -28,33 +29,33 @@ TARGET = 1.10
 def _send(first: Any, second: Any) -> float:
     spent = 0.0
     for _ in range(SENDS // 100):
-        begun = time.perf_counter()
+        begun = time.thread_time()
         for _ in range(100):
             first.send(b"x")
-        spent += time.perf_counter() - begun
+        spent += time.thread_time() - begun
         second.recv(100)
     return spent / SENDS
 
 
 def _life(first: Any, second: Any) -> float:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     for _ in range(LIVES):
         tracesock.socket().close()
-    return (time.perf_counter() - begun) / LIVES
+    return (time.thread_time() - begun) / LIVES
 
 
 def _ledger(first: Any, second: Any) -> float:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     found = tracesock.connections()
-    return (time.perf_counter() - begun) / len(found)
+    return (time.thread_time() - begun) / len(found)
 
 
 def _collect(first: Any, second: Any) -> float:
     """The drain with nothing to deliver."""
-    begun = time.perf_counter()
+    begun = time.thread_time()
     for _ in range(20):
         tracesock.instrumentation.flush()
-    return (time.perf_counter() - begun) / 20
+    return (time.thread_time() - begun) / 20
 
 
 WORK: dict[str, Callable[[Any, Any], float]] = {
@@ -65,13 +66,20 @@ WORK: dict[str, Callable[[Any, Any], float]] = {
 }
 
 
+def raise_limit(wanted: int) -> bool:
+    """Let this process have so many open files: whether it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), max(hard, wanted)))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 class Crowd:
     """A process with `number` open sockets and telemetry on, that does work when it is told."""
 
     def __init__(self, number: int) -> None:
-        _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if hard < number + 100:
-            raise Skipped(f"the limit of open files is {hard:,}")
         asked, self._ask = os.pipe()
         self._answers, answer = os.pipe()
         self._pid = os.fork()
@@ -79,7 +87,7 @@ class Crowd:
             try:
                 os.close(self._ask)
                 os.close(self._answers)
-                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+                raise_limit(number + 100)
                 self._work(number, asked, answer)
             finally:
                 os._exit(0)
@@ -105,6 +113,8 @@ class Crowd:
         with open(asked, "rb") as work, trace.use_span(parent):
             for line in work:
                 name = line.decode().strip()
+                if name == "end":
+                    return
                 result = WORK[name](first, second) if name in WORK else 0.0
                 os.write(answer, f"{result!r:<64}".encode())
 
@@ -117,6 +127,8 @@ class Crowd:
         return float(told)
 
     def close(self) -> None:
+        """End the process. Its end of the pipe is not enough: the others have it, too."""
+        os.write(self._ask, b"end\n")
         os.close(self._ask)
         os.close(self._answers)
         os.waitpid(self._pid, 0)
@@ -137,6 +149,7 @@ def rows(quick: bool) -> Iterator[Row]:
         numbers = [number for number in NUMBERS if number >= base]
         if quick:
             numbers = [base, 10_000]
+        numbers = [number for number in numbers if raise_limit(number + 100)]
         sides = {f"{number:,} open": working(name, number) for number in numbers}
         yield Row(name, sides, TARGET, 5 if quick else 20)
 
