@@ -4,8 +4,8 @@
 
 1.00 is a process with 10 open sockets; each number has a process of its own, and they run their
 bursts by turns. Of `connections()` the cost of each socket in the list is told, against that of a
-list of 1,000. Times are of the calling thread's processor. Numbers above the limit of open files are
-left out.
+list of 1,000. Times are of the calling thread's processor. Numbers above the limit of open files
+are left out.
 """
 
 from __future__ import annotations
