@@ -51,10 +51,9 @@ class SharedHandle {
         sys::Descriptor fd_;
     };
 
-    sys::Descriptor get() const noexcept {
-        return descriptor(word_.load(std::memory_order_acquire));
-    }
-    bool in_use() const noexcept { return leases(word_.load(std::memory_order_acquire)) != 0; }
+    // sys::invalid where the handle holds none, or what it holds waits for its last lease to close
+    // it.
+    sys::Descriptor get() const noexcept { return usable(word_.load(std::memory_order_acquire)); }
 
     // Only on a handle that holds no descriptor and has no lease.
     bool assign(sys::Descriptor fd) noexcept {
@@ -65,26 +64,23 @@ class SharedHandle {
     // Gives the descriptor up without closing it.
     sys::Descriptor detach() noexcept {
         std::uint64_t word = word_.load(std::memory_order_acquire);
-        while (descriptor(word) != sys::invalid &&
+        while (usable(word) != sys::invalid &&
                !word_.compare_exchange_weak(word, pack(sys::invalid, leases(word)),
                                             std::memory_order_acq_rel)) {
         }
-        return descriptor(word);
+        return usable(word);
     }
 
     // Takes the descriptor away, so that no new call can start. What is returned is the caller's to
     // close; sys::invalid where the last lease will, or there was none.
     sys::Descriptor evict() noexcept {
         std::uint64_t word = word_.load(std::memory_order_acquire);
-        do {
-            if (descriptor(word) == sys::invalid) return sys::invalid;
-            if (leases(word) != 0) evicted_.store(descriptor(word), std::memory_order_release);
-        } while (!word_.compare_exchange_weak(word, pack(sys::invalid, leases(word)),
-                                              std::memory_order_acq_rel));
-        if (leases(word) != 0) return sys::invalid;
-        // A lease that was seen and ended before the exchange has left nothing for others to close.
-        evicted_.store(sys::invalid, std::memory_order_release);
-        return descriptor(word);
+        while (usable(word) != sys::invalid &&
+               !word_.compare_exchange_weak(
+                   word, leases(word) != 0 ? word | closing : pack(sys::invalid, 0),
+                   std::memory_order_acq_rel)) {
+        }
+        return leases(word) != 0 ? sys::invalid : usable(word);
     }
 
     // Closes now, or leaves it to the last lease: the result of close(2), 0 where it is not due
@@ -95,33 +91,42 @@ class SharedHandle {
     }
 
   private:
+    // One word, so that who closes is decided once: the descriptor above, the number of leases
+    // below, and between them whether the last of these closes it.
+    static constexpr std::uint64_t closing = std::uint64_t{1} << 31;
+
     static constexpr std::uint64_t pack(sys::Descriptor fd, std::uint32_t count) noexcept {
         return (static_cast<std::uint64_t>(static_cast<std::uint32_t>(fd)) << 32) | count;
     }
     static constexpr sys::Descriptor descriptor(std::uint64_t word) noexcept {
         return static_cast<sys::Descriptor>(static_cast<std::uint32_t>(word >> 32));
     }
+    static constexpr sys::Descriptor usable(std::uint64_t word) noexcept {
+        return (word & closing) != 0 ? sys::invalid : descriptor(word);
+    }
     static constexpr std::uint32_t leases(std::uint64_t word) noexcept {
-        return static_cast<std::uint32_t>(word);
+        return static_cast<std::uint32_t>(word & (closing - 1));
     }
 
     sys::Descriptor acquire() noexcept {
         std::uint64_t word = word_.load(std::memory_order_acquire);
-        while (descriptor(word) != sys::invalid &&
+        while (usable(word) != sys::invalid &&
                !word_.compare_exchange_weak(word, word + 1, std::memory_order_acq_rel)) {
         }
-        return descriptor(word);
+        return usable(word);
     }
 
     void release() noexcept {
-        const std::uint64_t before = word_.fetch_sub(1, std::memory_order_acq_rel);
-        if (leases(before) != 1 || descriptor(before) != sys::invalid) return;
-        const sys::Descriptor fd = evicted_.exchange(sys::invalid, std::memory_order_acq_rel);
-        if (fd != sys::invalid) sys::close(fd);
+        std::uint64_t word = word_.load(std::memory_order_acquire);
+        bool last = false;
+        do {
+            last = leases(word) == 1 && (word & closing) != 0;
+        } while (!word_.compare_exchange_weak(word, last ? pack(sys::invalid, 0) : word - 1,
+                                              std::memory_order_acq_rel));
+        if (last) sys::close(descriptor(word));
     }
 
     std::atomic<std::uint64_t> word_{pack(sys::invalid, 0)};
-    std::atomic<sys::Descriptor> evicted_{sys::invalid};
 };
 
 }  // namespace tracesock
