@@ -42,6 +42,7 @@ GOOD = ("pass", "xfail")
 BAD = ("fail", "error", "hang", "crash", "not run")
 RETRIES = 2
 RETRY_LIMIT = 20  # when more tests than that fail, it is not chance
+SHOWN = 30  # of one kind of finding
 GRACE = 20.0  # seconds beyond a test's own timeout until the process is ended from outside
 # Families whose addresses are numbers of the whole machine: their tests never run side by side.
 MACHINE_WIDE = re.compile(r"CAN|ISOTP|J1939|TIPC|RDS|VSOCK|QIPCRTR|Bluetooth")
@@ -725,6 +726,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="a test class of which at least one test must pass, in each mode",
     )
     add("--list-interpreters", action="store_true", help="show those that can be tested; end")
+    add("--build-all", action="store_true", help="build the extension for each of those; end")
     options = parser.parse_args(arguments)
     if options.jobs < 1 or options.timeout <= 0 or options.total_timeout <= 0:
         parser.error("--jobs, --timeout and --total-timeout must be positive")
@@ -812,10 +814,12 @@ def execute(arguments: argparse.Namespace) -> int:
         for kind in sorted(kinds, key=lambda k: [f.error for f in findings if f.kind == k]):
             group = [finding for finding in findings if finding.kind == kind]
             print(f"  {kind}: {len(group)}{' (error)' if group[0].error else ''}")
-            for finding in group:
+            for finding in group[:SHOWN]:
                 print(f"    {finding.test}  [{finding.stock} -> {finding.tracesock}]")
                 if finding.text and (finding.error or finding.kind.startswith("flaky")):
                     print(show(finding.text))
+            if len(group) > SHOWN:
+                print(f"    and {len(group) - SHOWN} more: --json has them all")
         failed = failed or any(finding.error for finding in findings)
     else:
         for name, test in runs[arguments.mode].tests.items():
@@ -839,6 +843,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.list_interpreters:
         for python, interpreter in find_interpreters(options.module).items():
             print(f"{python:<6} {interpreter.executable}")
+        return 0
+    if options.build_all:
+        try:
+            for interpreter in find_interpreters(options.module).values():
+                build_native(interpreter)
+        except RunError as error:
+            print(f"run.py: {error}", file=sys.stderr)
+            return 2
         return 0
     if shutil.which(options.python) is None:
         print(f"run.py: no such interpreter: {options.python}", file=sys.stderr)
