@@ -15,6 +15,8 @@ from contextlib import contextmanager
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Where tracesock is, and what these tests' own process was given.
+PATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 PROGRAM = """\
 import socket, sys
@@ -37,7 +39,7 @@ def tracesock(*words: str, **variables: str) -> subprocess.CompletedProcess[str]
     }
     return subprocess.run(
         [sys.executable, "-m", "tracesock", *words],
-        env={**kept, "PYTHONPATH": str(ROOT), **variables},
+        env={**kept, "PYTHONPATH": PATH, **variables},
         capture_output=True,
         text=True,
         timeout=100,
@@ -107,7 +109,7 @@ def test_console(program: pathlib.Path, by_module: bool) -> None:
     words = ["-m", "program"] if by_module else [str(program)]
     done = tracesock(
         *("run", *words, "--flag"),
-        PYTHONPATH=f"{ROOT}{os.pathsep}{program.parent}",
+        PYTHONPATH=f"{PATH}{os.pathsep}{program.parent}",
         OTEL_TRACES_EXPORTER="console",
         OTEL_METRICS_EXPORTER="none",
         OTEL_SERVICE_NAME="shop",

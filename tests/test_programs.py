@@ -13,6 +13,8 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Where tracesock is, and what these tests' own process was given.
+PATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 # The steps of the examples of docs.python.org's socket page, in their order and with their calls.
 IPV4_SERVER = """\
@@ -109,7 +111,7 @@ print('Received', repr(data))
 
 def environment() -> dict[str, str]:
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("PYTHON", "OTEL_"))}
-    return {**kept, "PYTHONPATH": str(ROOT)}
+    return {**kept, "PYTHONPATH": PATH}
 
 
 def start(path: pathlib.Path, program: str, port: int) -> subprocess.Popen[str]:

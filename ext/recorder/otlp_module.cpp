@@ -242,11 +242,10 @@ struct OtlpEncoder {
     TraceEncoder encoder;
 };
 
-nb::bytes attribute(Holder holder, nb::handle key, nb::handle value,
-                    std::optional<std::size_t> limit) {
+nb::bytes attribute(Holder holder, nb::handle key, nb::handle value, std::size_t limit) {
     const Attributes converted(key, value);
     std::string out;
-    append_attribute(out, holder, converted.all().front(), limit_of(limit));
+    append_attribute(out, holder, converted.all().front(), limit);
     return as_bytes(out);
 }
 
@@ -310,18 +309,21 @@ void bind_otlp(nb::module_& module) {
     // its parts when they are first named would come here again to find one.
     module.attr("otlp_resource_attribute") = nb::cpp_function(
         [](nb::handle key, nb::handle value) {
-            return attribute(Holder::resource, key, value, std::nullopt);
+            return attribute(Holder::resource, key, value, no_limit);
         },
         nb::name("otlp_resource_attribute"), nb::arg("key").none(), nb::arg("value").none(),
         nb::sig("def otlp_resource_attribute(key: str, value: object) -> bytes"),
         "An attribute as the encoding of a Resource holds it. Raises TypeError or ValueError for\n"
         "one that OTLP cannot hold.");
     module.attr("otlp_span_attribute") = nb::cpp_function(
-        [](nb::handle key, nb::handle value, std::optional<std::size_t> limit) {
-            return attribute(Holder::span, key, value, limit);
+        // No std::optional: GCC 16 takes the one in nanobind's caster for uninitialised.
+        [](nb::handle key, nb::handle value, nb::handle limit) {
+            return attribute(
+                Holder::span, key, value,
+                limit.is_none() ? no_limit : number_argument("limit", limit, no_limit));
         },
         nb::name("otlp_span_attribute"), nb::arg("key").none(), nb::arg("value").none(),
-        nb::arg("limit") = nb::none(),
+        nb::arg("limit").none() = nb::none(),
         nb::sig("def otlp_span_attribute(key: str, value: object, limit: int | None = None) "
                 "-> bytes"),
         "An attribute as the encoding of a span holds it, its texts of at most `limit`\n"
