@@ -120,7 +120,8 @@ def start(path: pathlib.Path, program: str, port: int) -> subprocess.Popen[str]:
     changed = program.replace("import socket\n", "import tracesock as socket\n")
     path.write_text(changed.replace("50007", str(port)))
     return subprocess.Popen(
-        [sys.executable, "-W", "error::RuntimeWarning", str(path)],
+        # The documented servers leave their listening socket to the end of the process.
+        [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", str(path)],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -341,6 +341,9 @@ void socket_dealloc(PyObject* self) noexcept {
     state_of(self).~Socket();
     // A heap base gives back the instance's reference to its type, a static one (3.11) does not.
     const bool base_releases_type = (base->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0;
+    // A base with garbage collection expects what Python's own subclasses give it; debug builds
+    // check that.
+    if (PyType_IS_GC(base)) PyObject_GC_Track(self);
     base->tp_dealloc(self);
     if (!base_releases_type) Py_DECREF(type);
 }

@@ -62,7 +62,7 @@ COMMANDS = (
     ("busybox", "busybox-static"),
     ("strip", "binutils"),
 )
-SID_COMMANDS = (("debootstrap", "debootstrap"),)
+SID_COMMANDS = (("debootstrap", "debootstrap"), ("unshare", "util-linux"))
 ATTEMPTS = 3  # at a download
 SID_PACKAGES = (
     "python3.14 libpython3.14-testsuite python3.14-dev g++ cmake ninja-build openssl iproute2"
@@ -306,6 +306,48 @@ def boot(
     )
 
 
+def run_in_root(script: str, results: pathlib.Path, root: pathlib.Path, timeout: float) -> Outcome:
+    """Runs a shell script with `root` as its root, on this machine's kernel: what needs no other
+    one, and is ten times as fast so. Needs root; what is mounted for it goes with it.
+
+    The script sees the project read-only at its own path. timeout is in seconds.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    inside = root / str(PROJECT).lstrip("/")
+    inside.mkdir(parents=True, exist_ok=True)
+    mounts = [
+        ["mount", "-t", "proc", "proc", str(root / "proc")],
+        ["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(root / "tmp")],
+        ["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(root / "dev/shm")],
+        ["mount", "--bind", str(PROJECT), str(inside)],
+        ["mount", "-o", "remount,bind,ro", str(inside)],
+    ]
+    plain = ["env", "-i", "PATH=/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/root", "LANG=C.UTF-8"]
+    enter = ["exec", "chroot", str(root), *plain, "PYTHONDONTWRITEBYTECODE=1", "sh", "-c", script]
+    lines = " &&\n".join(shlex.join(words) for words in [*mounts, enter])
+    started = time.monotonic()
+    with (results / "output.txt").open("wb") as output:
+        process = subprocess.Popen(
+            # In a process namespace of its own, whose end is that of all in it.
+            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", lines],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        RUNNING.add(process)
+        status: int | None = None
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            process.kill()
+            process.wait()
+            RUNNING.discard(process)
+    text = (results / "output.txt").read_text(errors="replace")
+    return Outcome(status, time.monotonic() - started, text, "")
+
+
 # The chroot with Python 3.14
 
 
@@ -415,12 +457,13 @@ def prepare_packages() -> None:
 
 @dataclasses.dataclass
 class Job:
-    """One boot: what runs in it, on which root; timeout in seconds."""
+    """One boot, or one change of root: what runs in it, on which root; timeout in seconds."""
 
     name: str
     root: pathlib.Path
     commands: list[list[str]]
     timeout: float = 1200.0
+    booted: bool = True
 
 
 # Test classes of test_socket that must have run in the machine, or a module was not loaded.
@@ -432,12 +475,12 @@ REQUIRED_CLASSES = (
 )
 
 
-# The tests of the core that meet no compiler: they run on Python 3.14 too, which the ordinary run
-# may not have.
+# The tests of the core that need no compiler and no tool of the build: they run on Python 3.14 too,
+# which the ordinary run may not have.
 CORE_TESTS = sorted(
     path
     for path in (PROJECT / "tests").glob("test_*.py")
-    if path.stem not in ("test_make", "test_portable")
+    if path.stem not in ("test_make", "test_portable", "test_stub")
 )
 
 
@@ -482,11 +525,13 @@ def plan(mode: str) -> list[Job]:
         jobs.append(Job(f"test_socket-{python}", root, [everything], 4000))
         jobs.append(Job(f"rds-{python}", root, [rds], 1200))
         jobs.append(Job(f"families-{python}", root, [families], 1200))
-    core = ["env", "-C", str(PROJECT), f"PYTHONPATH={PACKAGES}", "/usr/bin/python3.14"]
-    core += ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=900"]
-    core += [str(path.relative_to(PROJECT)) for path in CORE_TESTS]
     if mode != "stock":
-        jobs.append(Job("core-3.14", CACHE / "sid", [core], 2400))
+        pytest = ["env", "-C", str(PROJECT), f"PYTHONPATH={PACKAGES}", "/usr/bin/python3.14"]
+        pytest += ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=900"]
+        # Half of these meet a family that only the virtual machine has.
+        jobs[-1].commands.append([*pytest, "tests/test_families.py"])
+        core = [str(path.relative_to(PROJECT)) for path in CORE_TESTS]
+        jobs.append(Job("core-3.14", CACHE / "sid", [[*pytest, *core]], 2400, booted=False))
     return jobs
 
 
@@ -501,7 +546,8 @@ def script_of(job: Job) -> str:
 def run_job(job: Job) -> bool:
     """Boots a job, prints what came of it, returns whether all is well."""
     results = CACHE / "results" / job.name
-    outcome = boot(script_of(job), results, job.root, job.timeout)
+    run = boot if job.booted else run_in_root
+    outcome = run(script_of(job), results, job.root, job.timeout)
     good = outcome.status == 0
     output = outcome.output.rstrip()
     if job.name.startswith("families"):  # one line a test stays in the results
@@ -509,7 +555,7 @@ def run_job(job: Job) -> bool:
         output = bar + failures if bar else "\n".join(output.splitlines()[-3:])
     lines = [f"{job.name}: {'passed' if good else 'FAILED'}  ({outcome.seconds:.0f} s)"]
     if outcome.status is None:
-        lines.append(f"the machine gave no exit status within {job.timeout:.0f} s; its console:")
+        lines.append(f"there was no exit status within {job.timeout:.0f} s; its console:")
         lines.append(outcome.console[-3000:].rstrip())
     lines += output.splitlines()
     print("\n  ".join(lines), flush=True)
