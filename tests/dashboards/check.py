@@ -20,6 +20,7 @@ import http.server
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -481,13 +482,14 @@ def main() -> int:
     length.add_argument("--long", action="store_true", help="5 minutes of load")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     arguments = parser.parse_args()
-    lacking = stack.missing()
-    if lacking:
-        print(f"check-dashboards: missing: {lacking}", file=sys.stderr)
+    if needed := stack.missing():
+        print(f"check-dashboards: missing: {needed}", file=sys.stderr)
         return 2
     if not network.inside() and not network.missing():
-        words = [sys.executable, "-m", "tests.dashboards.check", *sys.argv[1:]]
-        return subprocess.run(network.command(words), cwd=ROOT).returncode
+        words = network.command([sys.executable, "-m", "tests.dashboards.check", *sys.argv[1:]])
+        os.execvp(words[0], words)
+    # What was started is ended, too, when this is.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # Each series costs time when it is scraped: fewer of them where time is short.
     if arguments.long:
         report = run(300.0, scrape=5.0, cap=200)

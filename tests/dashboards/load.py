@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.dashboards import network
+from tracesock import instrumentation
 
 # What is denied is not reached: 192.0.2.0/24 is documentation's own network (RFC 5737), and the
 # rules are in force before the first connect.
@@ -164,9 +165,8 @@ class Load:
     def some_names(self) -> None:
         socket = self.socket
         if not self.namespace:
-            # Nobody is asked: the hosts file has the name, and a name is no number.
             self.look_up("localhost")
-            self.look_up("missing.invalid", socket.AI_NUMERICHOST)
+            self.look_up(unanswerable(0))
             self.pause(0.05)
             return
         for name in ("api", "db", "cache", "missing-1", "missing-2", "broken", "broken", "slow"):
@@ -176,9 +176,9 @@ class Load:
             for _ in range(5):
                 self.exchange("api.shop.test", port)
 
-    def look_up(self, name: str, flags: int = 0) -> None:
+    def look_up(self, name: str | bytes) -> None:
         with contextlib.suppress(self.socket.gaierror):
-            self.socket.getaddrinfo(name, 80, self.socket.AF_INET, flags=flags)
+            self.socket.getaddrinfo(name, 80, self.socket.AF_INET)
 
     def exchange(self, host: str, port: int) -> None:
         with self.socket.create_connection((host, port), timeout=5) as sock:
@@ -188,6 +188,7 @@ class Load:
     def peers(self) -> None:
         """More destinations and more names than the cap, after those that are to be below it."""
         self.begun()
+        instrumentation.flush()
         self.many(range(self.most))
         while not self.stop.is_set():
             self.many(range(self.most - 40, self.most))
@@ -201,7 +202,7 @@ class Load:
             if self.namespace:
                 self.look_up(f"host-{number}.shop.test")
             else:
-                self.look_up(f"host-{number}.invalid", self.socket.AI_NUMERICHOST)
+                self.look_up(unanswerable(number))
             self.pause(0.01)
         if self.namespace:
             for address in (network.UNREACHABLE, network.PROHIBITED):
@@ -317,6 +318,11 @@ class Load:
             if second.connect_ex(server.getsockname()) != errno.EADDRNOTAVAIL:
                 raise AssertionError("two connections with the same addresses")
         self.pause(0.3)
+
+
+def unanswerable(number: int) -> bytes:
+    """A name that the resolver refuses without asking anybody: its label is too long (RFC 1035)."""
+    return b"x" * 64 + b"-%d.invalid" % number
 
 
 @contextlib.contextmanager
