@@ -4,8 +4,8 @@ Runs mixed load in a traced process, feeds two Prometheus servers with it, one b
 remote write, and evaluates on both what Grafana and Prometheus would. Fails on an error, on an
 empty result, and on a value that its unit cannot have.
 
-    python -m tests.dashboards.check                 about a minute and a half
-    python -m tests.dashboards.check --short         under a minute
+    python -m tests.dashboards.check                 a minute of load, 200 values of an attribute
+    python -m tests.dashboards.check --short         20 seconds of load, 40 values
     python -m tests.dashboards.check --long          an hour of load in 5 minutes
 
 With root and iproute2 all of it runs in a network namespace of its own (network.py); without, the
