@@ -96,6 +96,16 @@ class Socket(_socket.socket):
     ) -> tuple[int, Any]:
         """Like recv_into(), with the sender's address."""
 
+    def connect(self, address: _AddressLike, /) -> None:
+        """Connect to a remote address, in the form of the socket's family. Raises OSError, and
+        TimeoutError when the socket's timeout passes. See connect(2).
+        """
+
+    def connect_ex(self, address: _AddressLike, /) -> int:
+        """Like connect(address), but an error of connect(2) is returned, 0 for none. Other
+        errors, of the address or its resolution, are raised.
+        """
+
     def _accept(self) -> tuple[int, Any]:
         """Wait for a connection."""
 
@@ -105,17 +115,8 @@ class Socket(_socket.socket):
     def _prepare(self, caller: str, arguments: tuple[Any, ...], /) -> Address:
         """The encoded address of a call with one argument."""
 
-    def _announce(self, address: Any, /) -> None:
-        """Tell the audit hooks of a connect to the address that the caller wrote."""
-
     def bind(self, address: _AddressLike, /) -> None:
         """Bind to a local address. See bind(2)."""
-
-    def connect(self, address: _AddressLike, /) -> None:
-        """Connect to a remote address. See connect(2)."""
-
-    def connect_ex(self, address: _AddressLike, /) -> int:
-        """Like connect(address), but an errno for an error of connect(2)."""
 
     def listen(self, backlog: int = ..., /) -> None:
         """Accept connections. See listen(2)."""

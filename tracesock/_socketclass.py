@@ -24,7 +24,6 @@ _SEND_BLOCK = 8192  # bytes read from a file that sendfile(2) cannot take
 
 
 _initialise = Socket.__init__
-_announce = Socket._announce
 
 
 def _told(address: Any) -> Any:
@@ -105,8 +104,6 @@ class socket(Socket):
     if TYPE_CHECKING:
 
         def bind(self, address: Any, /) -> None: ...
-        def connect(self, address: Any, /) -> None: ...
-        def connect_ex(self, address: Any, /) -> int: ...
 
     else:
 
@@ -118,26 +115,6 @@ class socket(Socket):
             prepared = self._prepare("bind", address, names)
             audit("socket.bind", self, _told(*address))
             Socket.bind(self, prepared)
-
-        def connect(self, *address, **names):
-            """connect(address)
-
-            Connect to a remote address, in the form of the socket's family. Raises OSError, and
-            TimeoutError when the socket's timeout passes. See connect(2).
-            """
-            prepared = self._prepare("connect", address, names)
-            _announce(self, _told(*address))
-            Socket.connect(self, prepared)
-
-        def connect_ex(self, *address, **names):
-            """connect_ex(address) -> errno
-
-            Like connect(address), but an error of connect(2) is returned, 0 for none. Other
-            errors, of the address or its resolution, are raised.
-            """
-            prepared = self._prepare("connect_ex", address, names)
-            _announce(self, _told(*address))
-            return Socket.connect_ex(self, prepared)
 
     def accept(self) -> tuple[socket, Any]:
         """accept() -> (socket object, address)

@@ -161,6 +161,8 @@ PyObject* socket_connect(PyObject* self, PyObject* object) noexcept {
         Socket& socket = state_of(self);
         Address address;
         if (!encode(socket, object, "connect", address)) return nullptr;
+        Ref told = caller_form(object);
+        if (!told || !audit::announce("socket.connect", self, told.get())) return nullptr;
         const int error = connect_to(socket, address, true);
         if (error < 0) return nullptr;
         if (error > 0) return set_os_error(error);
@@ -173,14 +175,11 @@ PyObject* socket_connect_ex(PyObject* self, PyObject* object) noexcept {
         Socket& socket = state_of(self);
         Address address;
         if (!encode(socket, object, "connect_ex", address)) return nullptr;
+        Ref told = caller_form(object);
+        if (!told || !audit::announce("socket.connect", self, told.get())) return nullptr;
         const int error = connect_to(socket, address, false);
         return error < 0 ? nullptr : PyLong_FromLong(error);
     });
-}
-
-PyObject* socket_announce(PyObject* self, PyObject* address) noexcept {
-    if (!audit::announce("socket.connect", self, address)) return nullptr;
-    Py_RETURN_NONE;
 }
 
 PyObject* socket_listen(PyObject* self, PyObject* arguments) noexcept {

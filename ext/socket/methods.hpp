@@ -38,7 +38,6 @@ PyObject* socket_bind(PyObject* self, PyObject* address) noexcept;
 PyObject* socket_connect(PyObject* self, PyObject* address) noexcept;
 PyObject* socket_connect_ex(PyObject* self, PyObject* address) noexcept;
 // Tells the audit hooks of a connect to what the caller wrote.
-PyObject* socket_announce(PyObject* self, PyObject* address) noexcept;
 PyObject* socket_listen(PyObject* self, PyObject* arguments) noexcept;
 PyObject* socket_shutdown(PyObject* self, PyObject* how) noexcept;
 PyObject* socket_getsockname(PyObject* self, PyObject*) noexcept;

@@ -427,6 +427,12 @@ PyMethodDef hot_methods[] = {
     {"recvfrom_into", fast(socket_recvfrom_into), METH_FASTCALL | METH_KEYWORDS,
      "recvfrom_into(buffer[, nbytes[, flags]]) -> (nbytes_read, address)\n\nLike recv_into(), with "
      "the sender's address."},
+    {"connect", socket_connect, METH_O,
+     "connect(address)\n\nConnect to a remote address, in the form of the socket's family. Raises "
+     "OSError, and\nTimeoutError when the socket's timeout passes. See connect(2)."},
+    {"connect_ex", socket_connect_ex, METH_O,
+     "connect_ex(address) -> errno\n\nLike connect(address), but an error of connect(2) is "
+     "returned, 0 for none. Other\nerrors, of the address or its resolution, are raised."},
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -437,15 +443,7 @@ PyMethodDef methods[] = {
      "_accept_as(cls) -> (socket, address)\n\nWait for a connection: an object of that class."},
     {"_prepare", socket_prepare, METH_VARARGS,
      "_prepare(caller, arguments) -> Address\n\nThe encoded address of a call with one argument."},
-    {"_announce", socket_announce, METH_O,
-     "_announce(address)\n\nTell the audit hooks of a connect to the address that the caller "
-     "wrote."},
     {"bind", socket_bind, METH_O, "bind(address)\n\nBind to a local address. See bind(2)."},
-    {"connect", socket_connect, METH_O,
-     "connect(address)\n\nConnect to a remote address. See connect(2)."},
-    {"connect_ex", socket_connect_ex, METH_O,
-     "connect_ex(address) -> errno\n\nLike connect(address), but an errno for an error of "
-     "connect(2)."},
     {"listen", socket_listen, METH_VARARGS,
      "listen([backlog])\n\nAccept connections. See listen(2)."},
     {"shutdown", socket_shutdown, METH_O, "shutdown(how)\n\nEnd one or both directions."},

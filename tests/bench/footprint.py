@@ -112,7 +112,7 @@ def imports(rounds: int) -> Iterator[tuple[str, dict[str, Any]]]:
 
     def seconds(module: str) -> float:
         told = subprocess.run(
-            [sys.executable, "-c", IMPORT.format(module=module)],
+            [sys.executable, "-P", "-c", IMPORT.format(module=module)],
             stdout=subprocess.PIPE,
             check=True,
             text=True,
