@@ -375,7 +375,7 @@ def prepare_sid() -> pathlib.Path:
         packages = ",".join(SID_PACKAGES.split())
         command = ("debootstrap", "--variant=minbase", f"--include={packages}", "sid")
         try:
-            call(*command, root, "http://deb.debian.org/debian")
+            call(*command, root)
             break
         except KernelError as error:
             if not left:
