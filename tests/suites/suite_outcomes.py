@@ -22,7 +22,7 @@ def _write(record):
 
 
 def pytest_configure():
-    _write({"socket": socket.socket.__mro__[1].__module__.partition(".")[0]})
+    _write({"socket": "tracesock" if hasattr(socket.socket, "send_many") else "_socket"})
 
 
 def pytest_runtest_logstart(nodeid):
