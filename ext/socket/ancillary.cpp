@@ -1,4 +1,5 @@
 // sendmsg and recvmsg: gathered and scattered buffers with ancillary data, cmsg(3).
+#include <atomic>
 #include <climits>
 #include <cstring>
 #include <memory>
@@ -168,11 +169,41 @@ PyObject* receive_message(Socket& socket, iovec* vectors, std::size_t count, int
 
 // --- control messages written -----------------------------------------------------------------
 
+// Whether the interpreter's own module tells every error of an argument's iteration, and not only a
+// TypeError, as "must be an iterable": patch releases of 3.13 and 3.14 began to. It is asked once,
+// with an iteration that divides by zero.
+bool iteration_errors_are_hidden() noexcept {
+    static std::atomic<int> known{-1};
+    if (known.load(std::memory_order_relaxed) < 0) {
+        const Ref module(PyImport_ImportModule("_socket"));
+        const Ref builtins(PyImport_ImportModule("builtins"));
+        const Ref type(module ? PyObject_GetAttrString(module.get(), "socket") : nullptr);
+        // Not initialised: it has no descriptor and raises no audit event.
+        const Ref sock(type ? PyObject_CallMethod(type.get(), "__new__", "O", type.get())
+                            : nullptr);
+        const Ref divide(builtins ? PyObject_GetAttrString(builtins.get(), "divmod") : nullptr);
+        const Ref items(
+            divide ? PyObject_CallMethod(builtins.get(), "map", "O(i)(i)", divide.get(), 1, 0)
+                   : nullptr);
+        if (sock && items) {
+            const Ref none(PyObject_CallMethod(sock.get(), "recvmsg_into", "(O)", items.get()));
+            known = PyErr_ExceptionMatches(PyExc_TypeError);
+        }
+        PyErr_Clear();
+    }
+    return known.load(std::memory_order_relaxed) > 0;
+}
+
 // A tuple of its own: conversions below run the caller's code, which may change the caller's list.
 Ref snapshot(PyObject* iterable, const char* refusal) noexcept {
     Ref sequence(PySequence_Fast(iterable, refusal));
-    if (!sequence) return sequence;
-    return Ref(PySequence_Tuple(sequence.get()));
+    if (sequence) return Ref(PySequence_Tuple(sequence.get()));
+    PyObject *type = nullptr, *value = nullptr, *trace = nullptr;
+    PyErr_Fetch(&type, &value, &trace);
+    const bool hidden = iteration_errors_are_hidden();
+    PyErr_Restore(type, value, trace);
+    if (hidden) PyErr_SetString(PyExc_TypeError, refusal);
+    return sequence;
 }
 
 // An array of exported buffers, given back together. A few need no allocation.

@@ -20,7 +20,9 @@ bool out_of_range() noexcept {
 }
 
 bool too_large() noexcept {
-#if PY_VERSION_HEX >= 0x030D0000
+#if PY_VERSION_HEX >= 0x030E0000
+    PyErr_SetString(PyExc_OverflowError, "timestamp out of range for C PyTime_t");
+#elif PY_VERSION_HEX >= 0x030D0000
     PyErr_SetString(PyExc_OverflowError, "timestamp too large to convert to C PyTime_t");
 #else
     PyErr_SetString(PyExc_OverflowError, "timestamp too large to convert to C _PyTime_t");
