@@ -28,7 +28,10 @@ Behaviour: TypeAlias = Callable[..., Iterator[object]]
 EPHEMERAL = range(32768, 61000)
 
 # What looks at the class of the module, or at what else is of that class.
-OF_THE_CLASS_ITSELF = {"connection.functions_see_what_a_program_replaces"}
+OF_THE_CLASS_ITSELF = {
+    "connection.functions_see_what_a_program_replaces",
+    "construction.the_class",
+}
 
 registry: dict[str, Behaviour] = {}
 
