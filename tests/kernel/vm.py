@@ -319,6 +319,7 @@ def run_in_root(script: str, results: pathlib.Path, root: pathlib.Path, timeout:
         ["mount", "-t", "proc", "proc", str(root / "proc")],
         ["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(root / "tmp")],
         ["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(root / "dev/shm")],
+        ["mkdir", "-p", str(inside)],  # once more, for a project below /tmp
         ["mount", "--bind", str(PROJECT), str(inside)],
         ["mount", "-o", "remount,bind,ro", str(inside)],
     ]
