@@ -334,6 +334,7 @@ def run_in_root(script: str, results: pathlib.Path, root: pathlib.Path, timeout:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # a test may signal its process group
         )
         RUNNING.add(process)
         status: int | None = None
