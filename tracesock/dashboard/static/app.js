@@ -140,6 +140,7 @@ function show(answer) {
 }
 
 let shownPath = location.pathname;
+let askedAddress = address();
 
 function sharedSearch() {
   const now = new URLSearchParams(location.search);
@@ -156,6 +157,7 @@ function go(url, replace = false) {
 
 // The address is another one. The way to the other screens follows it at once, not with the answer.
 function moved() {
+  askedAddress = address();
   for (const link of document.querySelectorAll("nav [data-path], .brand")) {
     link.setAttribute("href", (link.dataset.path ?? "/") + sharedSearch());
   }
@@ -277,7 +279,10 @@ document.addEventListener("submit", (event) => {
   clearTimeout(typing);
   submit(form, false);
 });
-window.addEventListener("popstate", moved);
+// A jump within the page, as to its content, is told of in the same way.
+window.addEventListener("popstate", () => {
+  if (address() !== askedAddress) moved();
+});
 document.addEventListener("visibilitychange", ask);
 
 // --- folding the spans of a trace -------------------------------------------------------------
