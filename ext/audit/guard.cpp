@@ -107,10 +107,12 @@ void guard(Guard wanted) {
 }
 
 bool announce(const char* event, PyObject* self, PyObject* address) noexcept {
-    if ((watched() & judging) == 0) return PySys_Audit(event, "OO", self, address) == 0;
-    announced = {self, address};
-    const bool told = PySys_Audit(event, "OO", self, address) == 0;
-    announced = {};
+    const Ref form = guarded<Ref>(Ref(), [&] { return caller_form(address); });
+    if (!form) return false;
+    const bool judged = (watched() & judging) != 0;
+    if (judged) announced = {self, form.get()};
+    const bool told = PySys_Audit(event, "OO", self, form.get()) == 0;
+    if (judged) announced = {};
     return told;
 }
 

@@ -16,8 +16,9 @@ enum class Guard : unsigned char { off, tracesock, process };
 // earlier audit hook keeps further ones out.
 void guard(Guard wanted);
 
-// Raises the event of a call that tracesock makes itself: its address is judged in the bytes that
-// go into the system call, not here. False with an exception.
+// Raises the event of a call that tracesock makes itself, with the address as the caller wrote it,
+// or a prepared one in the form that every hook knows how to read: what is judged is the bytes that
+// go into the system call, not this. False with an exception.
 bool announce(const char* event, PyObject* self, PyObject* address) noexcept;
 
 // --- for the hook: `event` counts the documented events

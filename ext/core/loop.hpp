@@ -26,6 +26,11 @@ inline bool would_block(int error) noexcept {
     return error == EAGAIN || error == EWOULDBLOCK;
 }
 
+// Nothing was done, and the call may be made again, after a wait.
+inline bool told_to_wait(int error) noexcept {
+    return would_block(error) || error == EINTR;
+}
+
 // How a call may be tried before waiting.
 enum class Attempt : std::uint8_t {
     with_lock,     // `op` never blocks as called here: try it with the lock held

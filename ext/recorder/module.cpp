@@ -197,10 +197,6 @@ struct Open {
     int queued = -1;
 };
 
-bool is_tcp(const Connection& entry) {
-    return entry.type == SOCK_STREAM && (entry.family == AF_INET || entry.family == AF_INET6);
-}
-
 Open open_of(Connection& entry) {
     Open open{.number = entry.number,
               .family = entry.family,

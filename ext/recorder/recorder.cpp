@@ -20,10 +20,6 @@ constexpr std::size_t most_idle = 4;  // shards that are kept for threads to com
 constexpr std::uint64_t worth_asking = 1'000'000;
 constexpr std::uint16_t overflow_labels = 200;  // TELEMETRY.md: distinct values of an attribute
 
-bool is_stream(const Connection& connection) noexcept {
-    return connection.type == SOCK_STREAM;
-}
-
 std::string_view bytes_of(const Address& address) noexcept {
     return {reinterpret_cast<const char*>(address.bytes), address.length};
 }
@@ -593,11 +589,11 @@ namespace {
 // peer's window or this side's buffer. The kernel counts both, and also what a send that blocks
 // inside the kernel has waited.
 [[gnu::noinline]] std::uint64_t tell_stall(Socket& socket, Connection& connection, Cell& cell,
-                                           bool is_tcp, std::uint64_t nanoseconds,
+                                           std::uint64_t nanoseconds,
                                            std::uint64_t stall) noexcept {
     Histogram* histogram = &cell.stall_receiver;
     tcp_info_extended info;
-    if (is_tcp && tcp_info(socket.handle.get(), info)) {
+    if (is_tcp(connection) && tcp_info(socket.handle.get(), info)) {
         const auto receiver = static_cast<std::uint32_t>(info.rwnd_limited);
         const auto sndbuf = static_cast<std::uint32_t>(info.sndbuf_limited);
         const std::uint64_t by_receiver = receiver - connection.receiver_limited;
@@ -626,16 +622,15 @@ namespace {
         if (connection.connecting.load(std::memory_order_relaxed)) [[unlikely]]
             finish_connect(recorder, connection, no_error, 0);
     }
-    const bool is_tcp = connection.type == SOCK_STREAM &&
-                        (connection.family == AF_INET || connection.family == AF_INET6);
     const std::uint64_t nanoseconds = Clock::duration(duration);
     cell.send.record(nanoseconds);
     std::uint64_t stall = stats.stalled != 0 ? Clock::duration(stats.stalled) : 0;
     // A send that waited inside the kernel, where nobody has measured it.
-    const bool may_have_waited = is_tcp && nanoseconds >= worth_asking && !stats.resumes &&
+    const bool may_have_waited = nanoseconds >= worth_asking && is_tcp(connection) &&
+                                 !stats.resumes &&
                                  socket.timeout.load(std::memory_order_relaxed) != 0;
     if (stall != 0 || may_have_waited) [[unlikely]]
-        stall = tell_stall(socket, connection, cell, is_tcp, nanoseconds, stall);
+        stall = tell_stall(socket, connection, cell, nanoseconds, stall);
     const unsigned want = active();
     bool span = (want & want_sends) != 0;
     if (!span && (want & want_failed_sends) != 0) span = stats.error != no_error;
@@ -922,9 +917,8 @@ void socket_closes(Socket& socket, End how) noexcept {
             record.duration = Clock::ticks() - connection->established;
         }
         tcp_info_extended info;
-        if (is_stream(*connection) && !detached &&
-            (connection->family == AF_INET || connection->family == AF_INET6) &&
-            !connection->listening.load() && tcp_info(socket.handle.get(), info)) {
+        if (is_tcp(*connection) && !detached && !connection->listening.load() &&
+            tcp_info(socket.handle.get(), info)) {
             record.stall = info.base.tcpi_rtt;
             record.size = info.base.tcpi_total_retrans;
         }

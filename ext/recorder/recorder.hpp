@@ -84,6 +84,11 @@ struct Connection {
     bool named = false;                   // a record of it was written: its peer stays
 };
 
+inline bool is_tcp(const Connection& connection) noexcept {
+    return connection.type == SOCK_STREAM &&
+           (connection.family == AF_INET || connection.family == AF_INET6);
+}
+
 // What a call measured on its way.
 struct CallStats {
     std::uint64_t started = 0;  // ticks

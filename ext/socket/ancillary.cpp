@@ -194,16 +194,16 @@ bool iteration_errors_are_hidden() noexcept {
     return known.load(std::memory_order_relaxed) > 0;
 }
 
-// A tuple of its own: conversions below run the caller's code, which may change the caller's list.
-Ref snapshot(PyObject* iterable, const char* refusal) noexcept {
-    Ref sequence(PySequence_Fast(iterable, refusal));
-    if (sequence) return Ref(PySequence_Tuple(sequence.get()));
+// The items of an argument, with the errors of the interpreter's own.
+Ref items_of(PyObject* iterable, const char* refusal) noexcept {
+    Ref items = snapshot(iterable, refusal);
+    if (items) return items;
     PyObject *type = nullptr, *value = nullptr, *trace = nullptr;
     PyErr_Fetch(&type, &value, &trace);
     const bool hidden = iteration_errors_are_hidden();
     PyErr_Restore(type, value, trace);
     if (hidden) PyErr_SetString(PyExc_TypeError, refusal);
-    return sequence;
+    return items;
 }
 
 // An array of exported buffers, given back together. A few need no allocation.
@@ -245,7 +245,7 @@ class Buffers {
 
 // The buffers of a sendmsg. False with an exception.
 bool gather(PyObject* iterable, Buffers& buffers) {
-    Ref items = snapshot(iterable, "sendmsg() argument 1 must be an iterable");
+    Ref items = items_of(iterable, "sendmsg() argument 1 must be an iterable");
     if (!items) return false;
     const Py_ssize_t count = PyTuple_GET_SIZE(items.get());
     if (count > INT_MAX) {
@@ -270,7 +270,7 @@ struct ControlItem {
 // Lays the items of sendmsg's second argument out as the kernel reads them. False with an
 // exception.
 bool write_control(PyObject* iterable, std::vector<char>& out) {
-    Ref items = snapshot(iterable, "sendmsg() argument 2 must be an iterable");
+    Ref items = items_of(iterable, "sendmsg() argument 2 must be an iterable");
     if (!items) return false;
     const Py_ssize_t count = PyTuple_GET_SIZE(items.get());
     std::vector<std::unique_ptr<ControlItem>> messages;
@@ -381,7 +381,7 @@ PyObject* socket_recvmsg_into(PyObject* self, PyObject* arguments) noexcept {
         int flags = 0;
         if (!PyArg_ParseTuple(arguments, "O|ni:recvmsg_into", &iterable, &control_size, &flags))
             return nullptr;
-        Ref items = snapshot(iterable, "recvmsg_into() argument 1 must be an iterable");
+        Ref items = items_of(iterable, "recvmsg_into() argument 1 must be an iterable");
         if (!items) return nullptr;
         const Py_ssize_t count = PyTuple_GET_SIZE(items.get());
         if (count > INT_MAX) {
@@ -424,8 +424,7 @@ PyObject* socket_sendmsg(PyObject* self, PyObject* arguments) noexcept {
             message.msg_name = &address.header;
             message.msg_namelen = address.length;
         }
-        Ref told = caller_form(destination);
-        if (!told || !audit::announce("socket.sendmsg", self, told.get())) return nullptr;
+        if (!audit::announce("socket.sendmsg", self, destination)) return nullptr;
         Buffers buffers;
         if (!gather(data, buffers)) return nullptr;
         message.msg_iov = buffers.vectors();

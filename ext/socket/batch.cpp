@@ -46,16 +46,13 @@ class Outbox {
     struct Item {
         iovec data;
         const Address* destination;  // null: the connected peer
-        PyObject* told;              // what the audit is told of the destination; borrowed
+        PyObject* given;             // the caller's object for it; borrowed
     };
 
     // Reads the messages; no address is looked up twice, and none is looked up again. False with an
     // exception.
     bool take(Socket& socket, PyObject* messages, PyObject* address) {
-        Ref sequence(PySequence_Fast(messages, "send_many() argument 1 must be an iterable"));
-        if (!sequence) return false;
-        // A tuple of its own: conversions below run the caller's code, which may change the list.
-        objects_ = Ref(PySequence_Tuple(sequence.get()));
+        objects_ = snapshot(messages, "send_many() argument 1 must be an iterable");
         if (!objects_) return false;
         const Py_ssize_t count = PyTuple_GET_SIZE(objects_.get());
         items_.reserve(static_cast<std::size_t>(count));
@@ -76,7 +73,7 @@ class Outbox {
                 data = PyTuple_GET_ITEM(data, 0);
                 if (own != Py_None && !aim(socket, own, target)) return false;
             }
-            Item item{{nullptr, 0}, target.address, target.told};
+            Item item{{nullptr, 0}, target.address, target.object};
             if (!read(data, item.data)) return false;
             items_.push_back(item);
         }
@@ -86,7 +83,7 @@ class Outbox {
     // The documented event of each message that names a destination. False with an exception.
     bool audit(PyObject* self) const noexcept {
         for (const Item& item : items_)
-            if (item.destination != nullptr && !audit::announce("socket.sendto", self, item.told))
+            if (item.destination != nullptr && !audit::announce("socket.sendto", self, item.given))
                 return false;
         return true;
     }
@@ -99,7 +96,6 @@ class Outbox {
     struct Target {
         PyObject* object = nullptr;  // borrowed: a message or the call holds it
         const Address* address = nullptr;
-        PyObject* told = nullptr;
     };
 
     bool aim(Socket& socket, PyObject* object, Target& target) {
@@ -110,9 +106,7 @@ class Outbox {
         }
         Address& address = addresses_.emplace_back();
         if (!encode(socket, object, "send_many", address)) return false;
-        kept_.push_back(caller_form(object));
-        if (!kept_.back()) return false;
-        target = {object, &address, kept_.back().get()};
+        target = {object, &address};
         targets_.push_back(target);
         return true;
     }
@@ -139,7 +133,6 @@ class Outbox {
     std::vector<Item> items_;
     std::deque<Buffer> buffers_;
     std::deque<Address> addresses_;
-    std::vector<Ref> kept_;
     std::vector<Target> targets_;
 };
 
@@ -266,15 +259,19 @@ bool refuses_segments(int error) noexcept {
            error == ENOPROTOOPT;
 }
 
+audit::Event event_of(const Outbox::Item& item) noexcept {
+    return item.destination != nullptr ? audit::Event::sendto : audit::Event::send;
+}
+
+bool allows(audit::Call& call, const Outbox::Item& item) noexcept {
+    return item.destination != nullptr ? call.allows(*item.destination) : call.allows_connected();
+}
+
 // How many of the messages a policy lets go, up to the first that it refuses, with an exception.
 std::size_t judge(Socket& socket, const Departure::Items& items) noexcept {
     for (std::size_t i = 0; i < items.size(); ++i) {
-        audit::Call call(
-            items[i].destination != nullptr ? audit::Event::sendto : audit::Event::send, socket);
-        const bool allowed = items[i].destination != nullptr ? call.allows(*items[i].destination)
-                                                             : call.allows_connected();
-        if (allowed) continue;
-        return i;
+        audit::Call call(event_of(items[i]), socket);
+        if (!allows(call, items[i])) return i;
     }
     return items.size();
 }
@@ -302,11 +299,8 @@ std::int64_t send_items(Socket& socket, const Departure::Items& items, int flags
         std::unique_ptr<audit::Call> call;
         std::size_t end = allowed;
         if (recorded) {
-            const Address* destination = items[sent].destination;
-            call = std::make_unique<audit::Call>(
-                destination != nullptr ? audit::Event::sendto : audit::Event::send, socket);
-            denied =
-                destination != nullptr ? !call->allows(*destination) : !call->allows_connected();
+            call = std::make_unique<audit::Call>(event_of(items[sent]), socket);
+            denied = !allows(*call, items[sent]);
             if (denied) break;
             end = sent + 1;
         }

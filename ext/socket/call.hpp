@@ -10,6 +10,12 @@ namespace tracesock {
 // How long a call may be expected to take once the kernel can serve it.
 enum class Length : std::uint8_t { brief, lengthy };
 
+// The OSError of a send or receive that the kernel refused; always null.
+inline PyObject* raise_failed(Socket& socket, int error) noexcept {
+    recorder::failed(socket, error);
+    return set_os_error(error);
+}
+
 // `op(fd, flags)` for a call that takes message flags. MSG_DONTWAIT lets it be tried with the lock
 // held, whatever mode the descriptor is in; only when it would have to wait is the lock given up.
 // `whole`: MSG_DONTWAIT would change what the call does, not only whether it waits: with
@@ -31,10 +37,9 @@ bool transfer(Socket& socket, sys::Direction direction, Deadline& deadline, Leng
             if (direction == sys::Direction::write) audit::moved(socket, true, result);
             return true;
         }
-        if (!would_block(errno) && errno != EINTR) {
+        if (!told_to_wait(errno)) {
             if (stats != nullptr) stats->error = static_cast<std::int16_t>(errno);
-            recorder::failed(socket, errno);
-            set_os_error();
+            raise_failed(socket, errno);
             return false;
         }
     }

@@ -58,14 +58,27 @@ int connect_to(Socket& socket, const Address& address, bool raises) noexcept {
     return error;
 }
 
-// accept(2), waited for: invalid with an exception.
-UniqueDescriptor accept_connection(Socket& socket, Address& peer) {
+// A method's connect to the caller's address object: 0, an errno, or -1 with an exception.
+int connect_as(const char* caller, PyObject* self, PyObject* object, bool raises) noexcept {
+    return guarded(-1, [&] {
+        Socket& socket = state_of(self);
+        Address address;
+        if (!encode(socket, object, caller, address) ||
+            !audit::announce("socket.connect", self, object))
+            return -1;
+        return connect_to(socket, address, raises);
+    });
+}
+
+// accept(2), waited for, and the peer's address: invalid with an exception.
+UniqueDescriptor accept_connection(Socket& socket, Ref& address) {
     if (!readable(socket)) return UniqueDescriptor();
     Runtime runtime(socket);
     SharedHandle::Lease lease(socket.handle);
     const sys::Descriptor fd = lease.get();
     Deadline deadline = deadline_of(socket);
     const bool with_address = (socket.row->flags & accepts_without_address) == 0;
+    Address peer;
     audit::Accepting accepting(socket);
     std::int64_t result = sys::invalid;
     int error = 0;
@@ -92,7 +105,10 @@ UniqueDescriptor accept_connection(Socket& socket, Address& peer) {
         raise_status(status, error);
         return UniqueDescriptor();
     }
-    return UniqueDescriptor(static_cast<sys::Descriptor>(result));
+    UniqueDescriptor connection(static_cast<sys::Descriptor>(result));
+    address = Ref(decode(socket, peer));
+    if (!address) connection.reset();
+    return connection;
 }
 
 using NameCall = int (*)(int, sockaddr*, socklen_t*);
@@ -157,29 +173,15 @@ PyObject* socket_bind(PyObject* self, PyObject* object) noexcept {
 }
 
 PyObject* socket_connect(PyObject* self, PyObject* object) noexcept {
-    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
-        Socket& socket = state_of(self);
-        Address address;
-        if (!encode(socket, object, "connect", address)) return nullptr;
-        Ref told = caller_form(object);
-        if (!told || !audit::announce("socket.connect", self, told.get())) return nullptr;
-        const int error = connect_to(socket, address, true);
-        if (error < 0) return nullptr;
-        if (error > 0) return set_os_error(error);
-        Py_RETURN_NONE;
-    });
+    const int error = connect_as("connect", self, object, true);
+    if (error < 0) return nullptr;
+    if (error > 0) return set_os_error(error);
+    Py_RETURN_NONE;
 }
 
 PyObject* socket_connect_ex(PyObject* self, PyObject* object) noexcept {
-    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
-        Socket& socket = state_of(self);
-        Address address;
-        if (!encode(socket, object, "connect_ex", address)) return nullptr;
-        Ref told = caller_form(object);
-        if (!told || !audit::announce("socket.connect", self, told.get())) return nullptr;
-        const int error = connect_to(socket, address, false);
-        return error < 0 ? nullptr : PyLong_FromLong(error);
-    });
+    const int error = connect_as("connect_ex", self, object, false);
+    return error < 0 ? nullptr : PyLong_FromLong(error);
 }
 
 PyObject* socket_listen(PyObject* self, PyObject* arguments) noexcept {
@@ -223,11 +225,9 @@ PyObject* socket_shutdown(PyObject* self, PyObject* object) noexcept {
 
 PyObject* socket_accept(PyObject* self, PyObject*) noexcept {
     return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
-        Address peer;
-        UniqueDescriptor connection = accept_connection(state_of(self), peer);
+        Ref address;
+        UniqueDescriptor connection = accept_connection(state_of(self), address);
         if (connection.get() == sys::invalid) return nullptr;
-        Ref address(decode(state_of(self), peer));
-        if (!address) return nullptr;
         PyObject* pair = Py_BuildValue("(iO)", connection.get(), address.get());
         if (pair != nullptr) connection.release();
         return pair;
@@ -236,11 +236,9 @@ PyObject* socket_accept(PyObject* self, PyObject*) noexcept {
 
 PyObject* socket_accept_as(PyObject* self, PyObject* cls) noexcept {
     return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
-        Address peer;
-        UniqueDescriptor connection = accept_connection(state_of(self), peer);
+        Ref address;
+        UniqueDescriptor connection = accept_connection(state_of(self), address);
         if (connection.get() == sys::invalid) return nullptr;
-        Ref address(decode(state_of(self), peer));
-        if (!address) return nullptr;
         Ref made = make_accepted(state_of(self), cls, std::move(connection));
         return made ? PyTuple_Pack(2, made.get(), address.get()) : nullptr;
     });

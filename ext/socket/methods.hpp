@@ -37,7 +37,6 @@ PyObject* socket_prepare(PyObject* self, PyObject* arguments) noexcept;
 PyObject* socket_bind(PyObject* self, PyObject* address) noexcept;
 PyObject* socket_connect(PyObject* self, PyObject* address) noexcept;
 PyObject* socket_connect_ex(PyObject* self, PyObject* address) noexcept;
-// Tells the audit hooks of a connect to what the caller wrote.
 PyObject* socket_listen(PyObject* self, PyObject* arguments) noexcept;
 PyObject* socket_shutdown(PyObject* self, PyObject* how) noexcept;
 PyObject* socket_getsockname(PyObject* self, PyObject*) noexcept;
@@ -77,6 +76,13 @@ inline Ref as_tuple(FastArguments arguments, Py_ssize_t count) noexcept {
         for (Py_ssize_t i = 0; i < count; ++i)
             PyTuple_SET_ITEM(tuple.get(), i, Py_NewRef(arguments[i]));
     return tuple;
+}
+
+// The items of an iterable as a tuple of its own: converting them runs the caller's code, which may
+// change the caller's list. TypeError with the text `refusal` for what is no iterable.
+inline Ref snapshot(PyObject* iterable, const char* refusal) noexcept {
+    Ref sequence(PySequence_Fast(iterable, refusal));
+    return sequence ? Ref(PySequence_Tuple(sequence.get())) : Ref();
 }
 
 }  // namespace tracesock

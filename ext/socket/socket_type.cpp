@@ -220,7 +220,7 @@ bool take_int(PyObject* object, int& value) noexcept {
     return true;
 }
 
-// The four arguments of __init__, as they were given; false with an exception.
+// The four arguments of __init__, as they were given; where one is wrong, false with an exception.
 struct Arguments {
     PyObject* family = nullptr;
     PyObject* type = nullptr;
@@ -233,6 +233,11 @@ struct Arguments {
                                            const_cast<char**>(keywords), &family, &type, &protocol,
                                            &fileno) != 0;
     }
+    bool numbers(int& family_number, int& type_number, int& protocol_number) const noexcept {
+        return take_int(family, family_number) && take_int(type, type_number) &&
+               take_int(protocol, protocol_number);
+    }
+    bool adopts() const noexcept { return fileno != nullptr && fileno != Py_None; }
 };
 
 // What a socket that was made is to the rest of the extension.
@@ -247,16 +252,14 @@ int socket_init(PyObject* self, PyObject* arguments, PyObject* names) noexcept {
         if (own == nullptr) return -1;
         int family = -1, type = -1, protocol = -1;
         Arguments given;
-        if (!given.take(arguments, names) || !take_int(given.family, family) ||
-            !take_int(given.type, type) || !take_int(given.protocol, protocol))
-            return -1;
-        PyObject* fileno = given.fileno;
+        if (!given.take(arguments, names) || !given.numbers(family, type, protocol)) return -1;
         Socket& socket = state_of(self);
-        const bool made = is_plain(self, *own)
-                              ? initialise_plain(self, socket, family, type, protocol, fileno, *own)
-                              : initialise_filled(self, socket, arguments, names,
-                                                  (type & SOCK_NONBLOCK) != 0 && type != -1, *own);
-        if (made) was_made(socket, fileno != nullptr && fileno != Py_None);
+        const bool made =
+            is_plain(self, *own)
+                ? initialise_plain(self, socket, family, type, protocol, given.fileno, *own)
+                : initialise_filled(self, socket, arguments, names,
+                                    (type & SOCK_NONBLOCK) != 0 && type != -1, *own);
+        if (made) was_made(socket, given.adopts());
         return made ? 0 : -1;
     });
 }
@@ -277,19 +280,16 @@ int class_init(PyObject* self, PyObject* arguments, PyObject* names) noexcept {
                 return own->class_init(self, arguments, names);
             }
         }
-        const bool adopted = given.fileno != nullptr && given.fileno != Py_None;
         int family = -1, type = -1, protocol = -1;
-        if (!take_int(given.family, family) || !take_int(given.type, type) ||
-            !take_int(given.protocol, protocol))
-            return -1;
-        if (!adopted) {
+        if (!given.numbers(family, type, protocol)) return -1;
+        if (!given.adopts()) {
             if (family == -1) family = AF_INET;
             if (type == -1) type = SOCK_STREAM;
             if (protocol == -1) protocol = 0;
         }
         Socket& socket = state_of(self);
         if (!initialise_plain(self, socket, family, type, protocol, given.fileno, *own)) return -1;
-        was_made(socket, adopted);
+        was_made(socket, given.adopts());
         socket.streams = 0;
         socket.closed = false;
         return 0;

@@ -226,40 +226,33 @@ PyObject* receive_bytes(Socket& socket, Py_ssize_t size, int flags, Address* fro
     return bytes;
 }
 
-// The rest of a send whose first try was told to wait.
-[[gnu::noinline]] PyObject* send_waiting(Socket& socket, PyObject* bytes) noexcept {
-    const std::int64_t sent =
-        send_data(socket, PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes), 0, true);
-    return sent < 0 ? nullptr : PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
-}
-
 // What is left to do after a try that did not send everything; it began at `started` ticks, where
 // that is recorded.
 [[gnu::noinline]] PyObject* send_on(Socket& socket, PyObject* bytes, std::int64_t sent,
                                     std::uint64_t started) noexcept {
-    if (sent < 0 && (would_block(errno) || errno == EINTR)) return send_waiting(socket, bytes);
+    const char* data = PyBytes_AS_STRING(bytes);
+    const Py_ssize_t size = PyBytes_GET_SIZE(bytes);
+    const int error = sent < 0 ? errno : 0;
+    if (told_to_wait(error)) {
+        sent = send_data(socket, data, size, 0, true);
+        return sent < 0 ? nullptr : PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
+    }
     recorder::SendProbe probe(socket);
     if (recorder::CallStats* stats = probe.stats()) {
         stats->started = started;
         stats->calls = 1;
-        if (sent < 0) stats->error = static_cast<std::int16_t>(errno);
+        stats->error = static_cast<std::int16_t>(error);
     }
-    if (sent < 0) {
-        probe.end(sent);
-        recorder::failed(socket, errno);
-        return set_os_error();
-    }
-    sent = send_remaining(socket, PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes), 0, sent,
-                          probe.stats());
+    if (error == 0) sent = send_remaining(socket, data, size, 0, sent, probe.stats());
     probe.end(sent);
-    return PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
+    return error != 0 ? raise_failed(socket, error)
+                      : PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
 }
 
 // The same of a receive: an error, or a wait.
 [[gnu::noinline]] PyObject* receive_on(Socket& socket, Py_ssize_t size) noexcept {
-    if (would_block(errno) || errno == EINTR) return receive_bytes(socket, size, 0, nullptr, true);
-    recorder::failed(socket, errno);
-    return set_os_error();
+    return told_to_wait(errno) ? receive_bytes(socket, size, 0, nullptr, true)
+                               : raise_failed(socket, errno);
 }
 
 // Any other send than the usual one.
@@ -366,8 +359,7 @@ PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t coun
         Socket& socket = state_of(self);
         Address address;
         if (!encode(socket, destination, "sendto", address)) return nullptr;
-        Ref told = caller_form(destination);
-        if (!told || !audit::announce("socket.sendto", self, told.get())) return nullptr;
+        if (!audit::announce("socket.sendto", self, destination)) return nullptr;
         audit::Call call(audit::Event::sendto, socket);
         if (!call.allows(address)) return nullptr;
         recorder::SendProbe probe(socket, &address);
@@ -474,12 +466,9 @@ PyObject* socket_recv_into(PyObject* self, FastArguments arguments, Py_ssize_t c
     Socket& socket = state_of(self);
     const ssize_t received = ::recv(socket.handle.get(), PyByteArray_AS_STRING(arguments[0]),
                                     static_cast<std::size_t>(size), MSG_DONTWAIT);
-    if (received < 0) [[unlikely]] {
-        if (would_block(errno) || errno == EINTR)
-            return receive_into_any(self, arguments, count, names, true);
-        recorder::failed(socket, errno);
-        return set_os_error();
-    }
+    if (received < 0) [[unlikely]]
+        return told_to_wait(errno) ? receive_into_any(self, arguments, count, names, true)
+                                   : raise_failed(socket, errno);
     recorder::received(socket, received);
     return PyLong_FromSsize_t(received);
 }
