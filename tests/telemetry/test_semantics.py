@@ -44,7 +44,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 import tracesock
 from tests.telemetry.plain import Plain, attributes, every_point, own_id, parent_id, wait_for
-from tracesock import socket
+from tracesock import audit, socket
 from tracesock.testing import CountingIdGenerator
 
 HOST = "127.0.0.1"
@@ -400,6 +400,30 @@ def test_a_set_up_whose_attempts_fail(telemetry: Telemetry) -> None:
     assert attributes(plain.spans("socket connection_setup ")[-1])["error.type"] == lookup_error(
         raised.value
     )
+
+
+def test_what_the_policy_refuses_is_denied_in_every_span(
+    telemetry: Telemetry, installed: None, tmp_path: Path
+) -> None:
+    plain = telemetry()
+    file = tmp_path / "egress.toml"
+    file.write_text('default = "deny"\n')
+
+    async def open_connection(port: int) -> None:
+        await asyncio.get_running_loop().create_connection(asyncio.Protocol, HOST, port)
+
+    with serving() as server:
+        audit.load_policy(file)
+        try:
+            with pytest.raises(PermissionError):
+                tracesock.create_connection((HOST, port_of(server)))
+            with pytest.raises(PermissionError):
+                asyncio.run(open_connection(port_of(server)))
+        finally:
+            audit.clear_policy()
+    for name in ("socket connection_setup ", "socket connect "):
+        assert [attributes(each)["error.type"] for each in plain.spans(name)] == ["denied"] * 2
+    assert plain.total("tracesock.connect.duration", error_type="denied") == 2
 
 
 def sends(sock: Any, file: io.BufferedRandom) -> dict[str, Callable[[], object]]:

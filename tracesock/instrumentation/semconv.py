@@ -251,6 +251,9 @@ def error_type(error: BaseException) -> str:
     ssl = sys.modules.get("ssl")
     if ssl is not None and isinstance(error, ssl.SSLError):
         return name
+    # The egress policy's own exception names its rule; the kernel's EPERM has none.
+    if isinstance(error, PermissionError) and hasattr(error, "rule"):
+        return DENIED
     if isinstance(error.errno, int):
         return _ERRNO_TYPES.get(error.errno, name)
     return TIMED_OUT if isinstance(error, TimeoutError) else name
