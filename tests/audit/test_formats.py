@@ -28,6 +28,7 @@ from tracesock.audit.records import Endpoint, Record
 from tracesock.audit.syslog import SyslogSink
 from tracesock.audit.verify import verify
 
+from .conftest import Run
 from .published import ECS, ECS_ARRAYS, ECS_TYPES, check_ecs, check_ocsf, elastic_fields
 
 POLICY = """
@@ -468,3 +469,92 @@ def test_an_exporters_own_calls_do_not_go_round_in_circles(quiet: None) -> None:
     assert audit.close(30)
     ports = [each.log_record.attributes["network.peer.port"] for each in seen]
     assert ports == [10]
+
+
+LATE_PROVIDER = """
+    import tracesock as socket
+    from tracesock import audit
+    from tracesock.audit.otel import OpenTelemetrySink
+    from tracesock.audit.policy import parse_policy
+
+    audit.add_sink(OpenTelemetrySink(), "drop")
+    audit.use_policy(parse_policy(b'default = "deny"'))
+
+    def refused(port):
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            try:
+                sock.sendto(b"x", ("127.0.0.1", port))
+            except PermissionError:
+                pass
+
+    refused(9)
+"""
+SET_PROVIDER = """
+    from opentelemetry import _logs
+    from opentelemetry.sdk import _logs as sdk
+    from opentelemetry.sdk._logs import export
+
+    class Printing(sdk.LogRecordProcessor):
+        closed = False
+
+        def on_emit(self, log_record):
+            log = log_record.log_record
+            port = log.attributes.get("network.peer.port")
+            state = "late" if self.closed else "taken"
+            print(state, log.event_name, log.attributes["tracesock.audit.sequence"], port)
+
+        def shutdown(self):
+            self.closed = True
+
+        def force_flush(self, timeout_millis=0):
+            return True
+
+    provider = sdk.LoggerProvider()
+    provider.add_log_record_processor(Printing())
+    _logs.set_logger_provider(provider)
+"""
+
+
+def test_records_wait_for_the_logger_provider(run: Run) -> None:
+    """Also those of the last moment come before the provider's own exit function."""
+    pytest.importorskip("opentelemetry.sdk._logs")
+    ended = run(LATE_PROVIDER + SET_PROVIDER + "    refused(10)\n")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == [
+        "taken tracesock.audit.policy 1 None",
+        "taken tracesock.audit.decision 2 9",
+        "taken tracesock.audit.decision 3 10",
+    ]
+
+
+def test_records_that_no_logger_provider_took_are_told(run: Run) -> None:
+    pytest.importorskip("opentelemetry.sdk._logs")
+    ended = run(LATE_PROVIDER)
+    assert ended.returncode == 0
+    assert ended.stderr == ("tracesock: audit: <OpenTelemetry logs>: 2 records are not delivered\n")
+
+
+def test_a_sink_that_is_not_ready_drops_and_counts(run: Run) -> None:
+    """The ring holds what waits; beyond that the oldest go, and a record says how many."""
+    pytest.importorskip("opentelemetry.sdk._logs")
+    ended = run(
+        LATE_PROVIDER
+        + """
+    for port in range(1, 5001):
+        refused(port)
+    (counted,) = audit.stats()
+    print(counted.emitted, counted.delivered, counted.dropped > 0)
+    """
+        + SET_PROVIDER
+        + """
+    assert audit.flush(30)
+    (counted,) = audit.stats()
+    assert counted.emitted == counted.delivered + counted.dropped, counted
+    print(counted.dropped)
+    """
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    first, *taken, dropped = ended.stdout.splitlines()
+    assert first == "5002 0 True"
+    assert sum("tracesock.audit.decision" in line for line in taken) >= 5002 - 1 - int(dropped)
+    assert any("tracesock.audit.gap" in line for line in taken)

@@ -37,7 +37,11 @@ VARIABLES: Final = (
     ("TRACESOCK_AUDIT_SYNC", "`1`: wait for the disk after each write"),
     ("TRACESOCK_AUDIT_SYSLOG", "a syslog server: `udp://`, `tcp://` or `unix://`"),
     ("TRACESOCK_AUDIT_SYSLOG_WHEN_FULL", "`drop` (default), `block` or `fail_closed`"),
-    ("TRACESOCK_AUDIT_OTEL", "`1`: records as OpenTelemetry log records too"),
+    (
+        "TRACESOCK_AUDIT_OTEL",
+        "`1`: records as OpenTelemetry log records too; they wait until the program has set its "
+        "logger provider",
+    ),
 )
 
 

@@ -16,11 +16,15 @@ from tracesock.audit.formats import (
     severity,
     to_line,
 )
+from tracesock.audit.pipeline import NotReady
 from tracesock.audit.records import Record
 
 
 class OpenTelemetrySink:
     """Emits each record to `logger_provider`, the global one where none is given.
+
+    Until the program has set a global one, records wait as for any sink that does not keep up: add
+    the sink with "drop" where it may never be set. What waits when the process ends is told.
 
     A record that was handed to the provider counts as delivered: what its processor and exporter
     lose is theirs to tell. Records of calls that were made while instrumentation was suppressed,
@@ -30,9 +34,10 @@ class OpenTelemetrySink:
     """
 
     def __init__(self, logger_provider: Any = None) -> None:
-        from opentelemetry import _logs
+        from opentelemetry import _logs  # noqa: F401
 
-        self._provider = logger_provider or _logs.get_logger_provider()
+        self._given = logger_provider
+        self._provider: Any = None
         self._logger: Any = None
         self._chain = Chain("")
 
@@ -40,12 +45,25 @@ class OpenTelemetrySink:
         return "<OpenTelemetry logs>"
 
     def open(self, source: str) -> None:
-        """Gets a logger."""
+        """Begins the chain of this process."""
         self._chain = Chain(source * 2)
-        self._logger = self._provider.get_logger("tracesock", VERSION, SCHEMA_URL)
+        self._logger = None
+
+    def _get_logger(self) -> Any:
+        from opentelemetry import _logs
+        from opentelemetry._logs._internal import ProxyLoggerProvider
+
+        provider = self._given or _logs.get_logger_provider()
+        # The proxy's loggers drop what they are given before the program has set a provider.
+        if isinstance(provider, ProxyLoggerProvider):
+            raise NotReady("no OpenTelemetry logger provider is set")
+        self._provider = provider
+        return provider.get_logger("tracesock", VERSION, SCHEMA_URL)
 
     def write(self, records: Sequence[Record]) -> None:
-        """Emits the records."""
+        """Emits the records. Raises NotReady while there is no provider."""
+        if self._logger is None:
+            self._logger = self._get_logger()
         for record in records:
             if not record.suppressed:
                 self._logger.emit(self._log_record(record))

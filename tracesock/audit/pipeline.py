@@ -30,7 +30,13 @@ CAPACITY: Final = 4096  # records
 _BATCH: Final = 128
 _IDLE: Final = 1.0  # seconds between looks at what is due
 _LONGEST_PAUSE: Final = 1.0  # seconds between attempts to deliver
+_PATIENCE: Final = 10.0  # seconds that a sink may be not ready before it is told
 EXIT_TIMEOUT: Final = 5.0  # seconds that the end of the process waits for its sinks
+_EXIT_FLUSH: Final = 0.5  # seconds of them before the process's other exit functions
+
+
+class NotReady(Exception):
+    """A sink cannot take records yet, and that is no fault: they wait in the ring."""
 
 
 class Sink(Protocol):
@@ -41,7 +47,10 @@ class Sink(Protocol):
         """Made ready in this process, whose records are of `source`; again after a fork."""
 
     def write(self, records: Sequence[Record]) -> None:
-        """Delivers the records, in their order. After an exception it is called again with them."""
+        """Delivers the records, in their order. After an exception it is called again with them.
+
+        NotReady is an exception that is not told, unless it lasts, and does not make calls fail.
+        """
 
     def idle(self) -> None:
         """Called about every second while there is nothing to write, and between writes."""
@@ -75,6 +84,7 @@ class _Worker:
         self._lost = int(ring.stats()["lost"])
         self._stop = threading.Event()
         self._give_up = threading.Event()
+        self._nudged = threading.Event()
         self.undelivered = 0
         self.thread = threading.Thread(
             target=self._run, name=f"tracesock-audit-{self.index}", daemon=True
@@ -123,9 +133,21 @@ class _Worker:
     def _write(self, records: list[Record]) -> bool:
         pause = 0.02
         failed = False
+        patient_until: float | None = time.monotonic() + _PATIENCE
         while True:
+            stopping = self._stop.is_set()
             try:
                 self.sink.write(records)
+            except NotReady as reason:
+                if stopping:
+                    return False
+                if patient_until is not None and time.monotonic() > patient_until:
+                    patient_until = None
+                    complain(f"{self.sink!r} takes no records yet ({reason}): they wait")
+                self._nudged.wait(pause)
+                self._nudged.clear()
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                continue
             except Exception as error:
                 if not failed:
                     failed = True
@@ -139,9 +161,14 @@ class _Worker:
                 self._ring.set_failing(self.index, False)
             return True
 
+    def nudge(self) -> None:
+        """Has a sink that was not ready tried again at once."""
+        self._nudged.set()
+
     def finish(self, until: float) -> bool:
         """Delivers what is left, until the monotonic time `until`; whether it all was."""
         self._stop.set()
+        self.nudge()
         self.thread.join(max(0.0, until - time.monotonic()))
         if self.thread.is_alive():
             self._give_up.set()
@@ -278,7 +305,8 @@ class Pipeline:
         """Ends one sink. Its undelivered records are lost, and counted in its last record."""
         for worker in self.workers:
             if worker.sink is sink:
-                worker.finish(time.monotonic() + EXIT_TIMEOUT)
+                if not worker.finish(time.monotonic() + EXIT_TIMEOUT):
+                    complain(f"{sink!r}: {worker.undelivered} records are not delivered")
                 self.ring.remove_sink(worker.index)
                 self.workers.remove(worker)
                 with contextlib.suppress(Exception):
@@ -417,6 +445,17 @@ def _at_exit() -> None:
     context.uninstall()
 
 
+def _before_exit() -> None:
+    """Called when the main thread has ended, before the first exit function: one of them may end
+    what a sink delivers to, as a logger provider of OpenTelemetry's SDK ends itself."""
+    for worker in list(_pipeline.workers):
+        worker.nudge()
+    flush(_EXIT_FLUSH)
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 atexit.register(_at_exit)
+# What concurrent.futures ends its threads by; without it only the last moment's records are late.
+with contextlib.suppress(AttributeError, RuntimeError):
+    threading._register_atexit(_before_exit)  # type: ignore[attr-defined]
