@@ -303,8 +303,9 @@ struct Judged {
     std::uint32_t generation = 0;
 };
 
-// Judges, counts, and puts what is known of the peer into the entry.
-Judged judge_peer(Direction direction, const Peer& peer, Entry& entry) noexcept {
+// Judges, counts, and puts into the entry what is known of the peer, as far as somebody reads it:
+// a record, or the exception.
+Judged judge_peer(Direction direction, const Peer& peer, Entry& entry, bool recorded) noexcept {
     Judged judged;
     const Published<Active>::Reading active(published);
     if (active.get() == nullptr) return judged;
@@ -313,7 +314,7 @@ Judged judge_peer(Direction direction, const Peer& peer, Entry& entry) noexcept 
         peer.internet && active->hosts != nullptr && (watched() & naming) != 0
             ? active->hosts->find(peer.ip)
             : nullptr;
-    if (host != nullptr)
+    if (host != nullptr && recorded)
         entry.host_size = put_text(entry.host, *host->latest.load(std::memory_order_acquire));
     const Policy* policy = active->policy.get();
     if (policy == nullptr || !policy->judges(direction)) return judged;
@@ -321,10 +322,11 @@ Judged judge_peer(Direction direction, const Peer& peer, Entry& entry) noexcept 
     const int rule = policy->find(
         direction, peer, host != nullptr && policy->has_hosts() ? host->rules.get() : nullptr);
     policy->count(rule);
-    entry.rule_size = put_text(entry.rule, policy->id_of(rule));
     judged.decision = policy->action_of(rule) == Action::allow ? Decision::allow
                       : policy->enforced()                     ? Decision::deny
                                                                : Decision::would_deny;
+    if (recorded || judged.decision == Decision::deny)
+        entry.rule_size = put_text(entry.rule, policy->id_of(rule));
     return judged;
 }
 
@@ -380,7 +382,6 @@ bool Call::judge(const Address& address) noexcept {
 }
 
 bool Call::decide(const Address& address) noexcept {
-    const unsigned wanted = watched();
     entry_.flags = 0;
     entry_.rule_size = 0;
     entry_.host_size = 0;
@@ -390,8 +391,9 @@ bool Call::decide(const Address& address) noexcept {
     Peer peer = read_peer(address.header, address.length);
     if (peer.wildcard) [[unlikely]]
         resolve_wildcard(peer, socket_.handle.get());
-    const Judged judged = judge_peer(Direction::egress, peer, entry_);
-    if ((wanted & recording) != 0) {
+    const bool recorded = (watched() & recording) != 0;
+    const Judged judged = judge_peer(Direction::egress, peer, entry_, recorded);
+    if (recorded) {
         const std::uint8_t flags = entry_.flags;
         const std::uint16_t rule_size = entry_.rule_size, host_size = entry_.host_size;
         if (!reserve(ring_)) {
@@ -562,7 +564,7 @@ bool Accepting::decide(sys::Descriptor connection, const Address& address) noexc
             if (ring_ != nullptr) put_local(entry, connection);
         }
     }
-    const Judged judged = judge_peer(Direction::ingress, peer, entry);
+    const Judged judged = judge_peer(Direction::ingress, peer, entry, ring_ != nullptr);
     const bool allowed = judged.decision != Decision::deny;
     if (ring_ != nullptr) {
         entry.decision = judged.decision == Decision::none ? Decision::allow : judged.decision;

@@ -109,6 +109,7 @@ void guard(Guard wanted) {
 bool announce(const char* event, PyObject* self, PyObject* address) noexcept {
     const Ref form = guarded<Ref>(Ref(), [&] { return caller_form(address); });
     if (!form) return false;
+    if (unheard(event, form.get())) return true;
     const bool judged = (watched() & judging) != 0;
     if (judged) announced = {self, form.get()};
     const bool told = PySys_Audit(event, "OO", self, form.get()) == 0;

@@ -18,6 +18,7 @@ namespace {
 constexpr char prefix[] = "socket.";
 constexpr std::size_t prefix_size = sizeof prefix - 1;
 constexpr char probe[] = "tracesock.audit.probe";
+constexpr char another[] = "sys.addaudithook";  // raised before each further hook
 
 // The events with an address or a host, and which of their arguments it is.
 constexpr int no_peer = -1;
@@ -40,15 +41,16 @@ struct Subscription {
     PyInterpreterState* interpreter;  // whose object the callback is
 };
 
-struct Subscribers {
-    std::vector<std::shared_ptr<const Subscription>> list;
-    unsigned events = 0;  // that any of them wants
-};
+using Subscribers = std::vector<std::shared_ptr<const Subscription>>;
 
 std::mutex mutex;
 Published<Subscribers> subscribers;
 std::uint64_t last_number = 0;
 bool installed = false;
+// That any subscription wants; read without the lock.
+std::atomic<unsigned> subscribed{0};
+// The interpreter in which no other hook listens, where that is known.
+std::atomic<PyInterpreterState*> alone_in{nullptr};
 
 thread_local bool delivering = false;
 thread_local bool probed = false;
@@ -73,13 +75,20 @@ bool host_matches(const std::vector<std::string>& patterns, std::string_view nam
     });
 }
 
-bool about(const PeerFilter& wanted, std::size_t event, PyObject* arguments) {
-    if (event >= documented_count || peer_arguments[event] == no_peer) return false;
-    if (PyTuple_GET_SIZE(arguments) <= peer_arguments[event]) return false;
-    const std::string_view text = host_text(PyTuple_GET_ITEM(arguments, peer_arguments[event]));
+// The argument that tells the peer or the host; null where there is none.
+PyObject* peer_argument(std::size_t event, PyObject* arguments) noexcept {
+    const int place = event < documented_count ? peer_arguments[event] : no_peer;
+    return place != no_peer && PyTuple_GET_SIZE(arguments) > place
+               ? PyTuple_GET_ITEM(arguments, place)
+               : nullptr;
+}
+
+bool about(const PeerFilter& wanted, PyObject* peer) {
+    const std::string_view text = peer != nullptr ? host_text(peer) : std::string_view();
     if (text.empty()) return false;
     Ip ip;
-    if (!numeric(text, ip)) return host_matches(wanted.hosts, normal_host(text));
+    if (!numeric(text, ip))
+        return !wanted.hosts.empty() && host_matches(wanted.hosts, normal_host(text));
     for (const Prefix& prefix : wanted.prefixes)
         if (prefix.first <= ip && ip <= prefix.last && prefix.first.is_mapped() == ip.is_mapped())
             return true;
@@ -103,7 +112,7 @@ int deliver(const char* event, std::size_t index, PyObject* arguments) noexcept 
         {
             const Published<Subscribers>::Reading all(subscribers);
             if (all.get() == nullptr) return 0;
-            for (const auto& each : all->list)
+            for (const auto& each : *all.get())
                 if ((each->events & bit) != 0 && each->interpreter == interpreter)
                     wanted.push_back(each);
         }
@@ -112,7 +121,7 @@ int deliver(const char* event, std::size_t index, PyObject* arguments) noexcept 
             ~Restore() { delivering = false; }
         } restore;
         for (const auto& each : wanted) {
-            if (!each->any_peer && !about(each->peers, index, arguments)) continue;
+            if (!each->any_peer && !about(each->peers, peer_argument(index, arguments))) continue;
             const Ref name(PyUnicode_FromString(event));
             if (!name || !Ref(PyObject_CallFunctionObjArgs(each->callback.get(), name.get(),
                                                            arguments, nullptr)))
@@ -123,14 +132,13 @@ int deliver(const char* event, std::size_t index, PyObject* arguments) noexcept 
 }
 
 bool wanted(std::size_t index) noexcept {
-    if (delivering) return false;
-    const Published<Subscribers>::Reading all(subscribers);
-    return all.get() != nullptr && (all->events & (1u << index)) != 0;
+    return (subscribed.load(std::memory_order_acquire) & (1u << index)) != 0 && !delivering;
 }
 
 int hook(const char* event, PyObject* arguments, void*) noexcept {
     if (std::strncmp(event, prefix, prefix_size) != 0) {
         if (event[0] == 't' && std::strcmp(event, probe) == 0) probed = true;
+        if (event[0] == 's' && std::strcmp(event, another) == 0) alone_in.store(nullptr);
         return 0;
     }
     const std::size_t index = index_of(event);
@@ -143,22 +151,46 @@ int hook(const char* event, PyObject* arguments, void*) noexcept {
 // the caller's code.
 using Unread = std::vector<std::unique_ptr<Subscribers>>;
 
-Unread publish(std::vector<std::shared_ptr<const Subscription>> list) {
-    auto next = std::make_unique<Subscribers>();
-    for (const auto& each : list) next->events |= each->events;
-    next->list = std::move(list);
-    return subscribers.publish(std::move(next));
+Unread publish(Subscribers list) {
+    unsigned events = 0;
+    for (const auto& each : list) events |= each->events;
+    Unread unread = subscribers.publish(std::make_unique<Subscribers>(std::move(list)));
+    subscribed.store(events, std::memory_order_release);
+    return unread;
 }
 
-std::vector<std::shared_ptr<const Subscription>> current_list() {
+Subscribers current_list() {
     const Subscribers* all = subscribers.current();
-    return all != nullptr ? all->list : std::vector<std::shared_ptr<const Subscription>>();
+    return all != nullptr ? *all : Subscribers();
+}
+
+// Whether anybody hears this interpreter's events: what an event tells is made only for a hook.
+bool anybody_listens() {
+    bool told = false;
+    const auto note = +[](void* noted) -> PyObject* {
+        *static_cast<bool*>(noted) = true;
+        return Py_NewRef(Py_None);
+    };
+    if (PySys_Audit(probe, "O&", note, &told) < 0) throw nb::python_error();
+    return told;
+}
+
+// Whether a tracer of the system's may listen (DTrace's probe `audit`), which no hook is told of.
+bool has_probes() {
+    const nb::object variable =
+        nb::module_::import_("sysconfig").attr("get_config_var")("WITH_DTRACE");
+    return nb::cast<bool>(nb::bool_(variable));
 }
 
 }  // namespace
 
 void install_hook() {
     if (installed) return;
+#ifdef Py_GIL_DISABLED
+    const bool alone = false;  // another thread may add a hook between the question and this one
+#else
+    const bool alone = !has_probes() && !anybody_listens();
+#endif
     if (PySys_AddAuditHook(hook, nullptr) < 0) throw nb::python_error();
     // An earlier hook can keep a new one out, and the call above then says nothing of it.
     probed = false;
@@ -170,6 +202,22 @@ void install_hook() {
         throw nb::python_error();
     }
     installed = true;
+    if (alone) alone_in.store(PyInterpreterState_Get());
+}
+
+bool unheard(const char* event, PyObject* peer) noexcept {
+    const PyInterpreterState* interpreter = alone_in.load(std::memory_order_relaxed);
+    if (interpreter == nullptr || interpreter != PyInterpreterState_Get()) return false;
+    const unsigned events = subscribed.load(std::memory_order_acquire);
+    if (events == 0) return true;
+    const unsigned bit = 1u << index_of(event);
+    if ((events & bit) == 0) return true;
+    const Published<Subscribers>::Reading all(subscribers);
+    return all.get() == nullptr || std::none_of(all->begin(), all->end(), [=](const auto& each) {
+               // A name is compared with those of an address, which is read in the same way.
+               return (each->events & bit) != 0 &&
+                      (each->any_peer || !each->peers.hosts.empty() || about(each->peers, peer));
+           });
 }
 
 std::string_view host_text(PyObject* argument) noexcept {
@@ -255,7 +303,7 @@ void unsubscribe(std::uint64_t number) {
 std::size_t subscriptions() noexcept {
     const std::lock_guard guard(mutex);
     const Subscribers* all = subscribers.current();
-    return all != nullptr ? all->list.size() : 0;
+    return all != nullptr ? all->size() : 0;
 }
 
 }  // namespace tracesock::audit

@@ -38,6 +38,10 @@ std::size_t subscriptions() noexcept;
 // where an earlier hook keeps this one out, RuntimeError.
 void install_hook();
 
+// Whether it is known that nobody waits for an event of this interpreter's about a peer: the hook
+// above is the only one, and no subscription wants it. To raise it would do nothing.
+bool unheard(const char* event, PyObject* peer) noexcept;
+
 // The text of a host argument: str or bytes, alone or first in a tuple. No exception is left.
 std::string_view host_text(PyObject* argument) noexcept;
 // The address that a text denotes without a look-up, as read_peer() has it.

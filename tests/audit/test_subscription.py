@@ -235,6 +235,45 @@ def wait_for(seen: Seen, count: int) -> None:
     raise AssertionError(seen.events)
 
 
+@pytest.mark.parametrize("first", ["hook", "subscription", "policy"])
+def test_every_other_hook_is_told(run: Callable[..., Any], first: str) -> None:
+    """Where this extension's hook is the only one, an event that nobody wants is not raised."""
+    code = """
+        import sys
+        import tracesock as socket
+        from tracesock import audit
+        from tracesock.audit.policy import parse_policy
+
+        heard = []
+
+        def hook(event, args):
+            if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+                heard.append((event, args[1]))
+
+        if sys.argv[1] == "hook":
+            sys.addaudithook(hook)
+        if sys.argv[1] == "policy":
+            audit.use_policy(parse_policy(b'default = "allow"'))
+        else:
+            audit.subscribe(print, events="socket.bind")
+        prepared = socket.Address(socket.AF_INET, ("127.0.0.1", 9))
+        for round in range(2):
+            with socket.socket(type=socket.SOCK_DGRAM) as sock:
+                sock.sendto(b"x", ("127.0.0.1", 9))
+                sock.sendto(b"x", prepared)
+                sock.sendmsg([b"x"], [], 0, ("127.0.0.1", 9))
+                sock.connect_ex(("127.0.0.1", 9))
+            if round == 0 and sys.argv[1] != "hook":
+                assert not heard
+                sys.addaudithook(hook)
+        names = ["socket.sendto", "socket.sendto", "socket.sendmsg", "socket.connect"]
+        rounds = 2 if sys.argv[1] == "hook" else 1
+        assert heard == [(name, ("127.0.0.1", 9)) for name in names] * rounds, heard
+    """
+    done = run(code, first)
+    assert done.returncode == 0, done.stderr
+
+
 def test_records_of_outcomes(quiet: None) -> None:
     seen = Seen()
     events = ["tracesock.connect", "tracesock.accept", "tracesock.close", "tracesock.listen"]

@@ -46,8 +46,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         each.stop()
 
 
-# For a module, not longer: while it runs, playwright's event loop is the main thread's, and no other
-# test could run one there.
+# For a module, not longer: while it runs, playwright's event loop is the main thread's, and no
+# other test could run one there.
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Debian's Chromium by playwright; the test is skipped where one of them is missing."""
