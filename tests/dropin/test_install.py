@@ -255,7 +255,9 @@ def test_warnings_name_the_modules(tmp_path: pathlib.Path) -> None:
         "early_class": "from socket import socket",
         "early_tls": "from ssl import SSLSocket as Kept",
         "early_lookup": "from socket import getaddrinfo",
-        "early_subclass": "import socket\nclass Mine(socket.socket): pass",
+        "early_subclass": "import socket\nclass Mine(socket.socket): pass\n"
+        "def make():\n    class Local(socket.socket): pass\n    return Local\n"
+        "kept = [make() for _ in range(9)]",
         "harmless": "import socket, ssl\nfrom socket import AF_INET, gethostname, timeout",
     }.items():
         (tmp_path / f"{name}.py").write_text(source)
@@ -278,7 +280,7 @@ for name, what in (
     ("early_subclass", "Mine"),
 ):
     (text,) = [text for text in texts if repr(name) in text]
-    assert what in text, text
+    assert what in text and text.count("Local") == (name == "early_subclass"), text
 assert {{warning.category.__name__ for warning in caught}} == {{"EarlyImportWarning"}}
 assert caught[0].filename == "<string>", caught[0].filename
 assert early_class.socket is not tracesock.socket
@@ -501,14 +503,148 @@ def test_methods_taken_in_between_work_afterwards() -> None:
         "import tracesock; tracesock.install()\n"
         + TAKEN
         + """
-use(Closures)
+class Statics:
+    send, recv = staticmethod(socket.socket.send), staticmethod(socket.socket.recv)
+    accept, fileno = staticmethod(socket.socket.accept), staticmethod(socket.socket.fileno)
+    close = staticmethod(socket.socket.close)
+    gettimeout = staticmethod(socket.socket.gettimeout)
+
+send, recv, accept, fileno = Attributes.send, Attributes.recv, Attributes.accept, Attributes.fileno
+close, gettimeout = socket.socket.close, socket.socket.gettimeout
+kinds = Closures, Attributes, Statics, __import__("sys").modules[__name__]
+for kind in kinds: use(kind)
+one, two = socket.socketpair()
 tracesock.uninstall()
 assert socket.socket is not tracesock.socket
-use(Closures)
+for kind in kinds: use(kind)
+for kind in kinds:
+    kind.send(one, b"ours")
+    assert kind.recv(two, 9) == b"ours" and kind.fileno(one) == one.fileno()
 tracesock.install()
-use(Closures)
+for kind in kinds: use(kind)
+tracesock.uninstall()
+for kind in kinds:
+    use(kind)
+    kind.send(one, b"ours")
+    assert kind.recv(two, 9) == b"ours" and kind.fileno(one) == one.fileno()
+one.close(); two.close()
 """,
         options=("-W", "error::ResourceWarning"),
+    )
+
+
+def test_methods_taken_before_work_on_sockets_of_both_kinds() -> None:
+    python(
+        TAKEN
+        + """
+def cells():
+    return [each.__func__.__closure__[0].cell_contents
+            for each in vars(Closures).values() if isinstance(each, staticmethod)]
+
+taken = cells()
+earlier = socket.socketpair()
+import tracesock
+tracesock.install()
+between = socket.socketpair()
+
+def use_both():
+    for one, two in (earlier, between):
+        assert Closures.send(one, b"both") == 4 and Closures.recv(two, 9) == b"both"
+        assert Closures.fileno(two) == two.fileno() and Closures.gettimeout(one) is None
+
+use(Closures); use_both()
+tracesock.uninstall()
+use(Closures); use_both()
+for sock in between:
+    Closures.close(sock)
+    assert sock.fileno() == -1
+del sock, between
+tracesock.install()
+tracesock.uninstall()
+assert cells() == taken
+for sock in earlier:
+    Closures.close(sock)
+""",
+        options=("-W", "error::ResourceWarning"),
+    )
+
+
+def test_a_wrapped_method_is_the_one_of_the_socket_it_is_called_on() -> None:
+    # Who wraps a method of the class keeps the one before, for that class's sockets.
+    python(
+        """
+import socket, tracesock
+calls = []
+
+def wrap(cls):
+    original = cls.send
+    def send(self, data):
+        calls.append(data)
+        return original(self, data)
+    cls.send = send
+
+stock = socket.socket
+wrap(stock)
+earlier = socket.socketpair()
+tracesock.install()
+assert earlier[0].send(b"stock") == 5 and calls.pop() == b"stock"
+wrap(socket.socket)
+between = socket.socketpair()
+assert between[0].send(b"ours") == 4 and calls.pop() == b"ours"
+tracesock.uninstall()
+later = tracesock.socketpair()
+assert later[0].send(b"later") == 5 and calls.pop() == b"later", calls
+assert between[0].send(b"ours") == 4 and earlier[0].send(b"stock") == 5
+again = socket.socketpair()
+assert again[0].send(b"again") == 5 and calls == [b"ours", b"stock", b"again"]
+""",
+        options=("-W", "ignore"),
+    )
+
+
+def test_a_fork_waits_for_an_install_in_another_thread() -> None:
+    python(
+        IMPORTS
+        + SNAPSHOT
+        + """
+import os, socket, threading, traceback, tracesock, tracesock.dropin
+stop = threading.Event()
+before = snapshot()
+
+def flip():
+    while not stop.is_set():
+        tracesock.install()
+        tracesock.uninstall()
+
+def child():
+    tracesock.install()
+    assert socket.socket is tracesock.socket and ssl.SSLSocket.__mro__[1] is tracesock.socket
+    one, two = socket.socketpair()
+    one.send(b"x")
+    assert two.recv(1) == b"x"
+    one.close(); two.close()
+    tracesock.uninstall()
+    changed = [each for each in differing(before, snapshot()) if each[0] != "threading"]
+    assert not changed, changed
+
+threads = [threading.Thread(target=flip) for _ in range(2)]
+for thread in threads: thread.start()
+ended = []
+for _ in range(40):
+    pid = os.fork()
+    if not pid:
+        try:
+            child()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    ended.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+stop.set()
+for thread in threads: thread.join()
+assert not any(ended), ended
+""",
+        options=("-W", "ignore"),
     )
 
 

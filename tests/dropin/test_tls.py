@@ -334,6 +334,32 @@ listener.close()
     )
 
 
+@pytest.mark.parametrize("imported", ["before", "after"])
+def test_subclasses_made_while_installed_go_on(certificate: str, imported: str) -> None:
+    python(
+        ("import ssl\n" if imported == "before" else "")
+        + "import tracesock; tracesock.install()"
+        + TLS
+        + """
+class Mine(ssl.SSLSocket):
+    pass
+
+client_context.sslsocket_class = Mine
+for change in (tracesock.install, tracesock.uninstall, tracesock.install, tracesock.uninstall):
+    change()
+    thread = serve(echo)
+    with connect() as tls:
+        assert type(tls) is Mine and isinstance(tls, tracesock.socket)
+        tls.sendall(b"mine")
+        assert tls.recv(4) == b"mine"
+    thread.join()
+listener.close()
+""",
+        certificate,
+        options=("-W", "ignore"),
+    )
+
+
 OBSERVER = """
 import tracesock
 tracesock.install()

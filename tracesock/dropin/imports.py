@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,13 @@ class _CallingLoader:
         self._call(module)
 
 
+def settle(names: Iterable[str]) -> None:
+    """Wait for other threads that are importing one of the modules just now."""
+    for name in names:
+        if name in sys.modules:
+            import_module(name)
+
+
 class ImportWatch:
     """A finder that calls a function with a module once that is imported.
 
@@ -44,12 +51,6 @@ class ImportWatch:
 
     def __init__(self, calls: Mapping[str, Call]) -> None:
         self._calls = dict(calls)
-
-    def settle(self) -> None:
-        """Wait for other threads that are importing one of the modules just now."""
-        for name in self._calls:
-            if name in sys.modules:
-                import_module(name)
 
     def start(self) -> None:
         """Call for the modules that are there, and wait for the others."""

@@ -11,7 +11,7 @@ from typing import Any
 import tracesock
 from tracesock import _namespace, _stock
 from tracesock.dropin import loops, methods, observer, tls
-from tracesock.dropin.imports import ImportWatch
+from tracesock.dropin.imports import ImportWatch, settle
 from tracesock.dropin.patches import Patches
 
 # What is not in `__all__`, and programs use all the same.
@@ -48,6 +48,15 @@ _OBSERVED = {
     "trio._core._wakeup_socketpair": ("WakeupSocketpair", loops.observe_trio),
 }
 
+# What of _Installation is called once these were imported.
+_WATCHED = {
+    "ssl": "_put_tls",
+    "asyncio.base_events": "_put_asyncio",
+    "asyncio.selector_events": "_observe_again",
+    "trio._core._wakeup_socketpair": "_observe_again",
+    "multiprocessing.reduction": "_put_reducer",
+}
+
 
 class EarlyImportWarning(RuntimeWarning):
     """A module keeps a class or function that it imported before `install()` or `uninstall()`."""
@@ -63,13 +72,7 @@ class _Installation:
         self._public: Any = _namespace.public
         self._default_timeout = tracesock.getdefaulttimeout()
         self.watch = ImportWatch(
-            {
-                "ssl": self._locked(self._put_tls),
-                "asyncio.base_events": self._locked(self._put_asyncio),
-                "asyncio.selector_events": self._locked(self._observe_again),
-                "trio._core._wakeup_socketpair": self._locked(self._observe_again),
-                "multiprocessing.reduction": self._locked(self._put_reducer),
-            }
+            {name: self._locked(getattr(self, call)) for name, call in _WATCHED.items()}
         )
 
     def put(self) -> None:
@@ -159,12 +162,12 @@ def install() -> None:
     nothing. `uninstall()` undoes it.
     """
     global _current
-    installation = _Installation()
-    installation.watch.settle()
+    settle(_WATCHED)
     with observer.lock:
         if _current is not None:
             return
-        _current = installation
+        # With the lock: it keeps what it finds.
+        _current = installation = _Installation()
         try:
             installation.put()
         except BaseException:
@@ -265,7 +268,7 @@ def _keepers(patches: Patches) -> list[tuple[str, str]]:
     old_tls = patches.previous(ssl, "SSLSocket") if ssl is not None else None
     if old_tls is not None:
         kept[id(old_tls)] = "SSLSocket"
-    found: dict[str, list[str]] = {}
+    found: dict[str, set[str]] = {}
     for name, module in list(sys.modules.items()):
         top = name.partition(".")[0]
         if not isinstance(module, ModuleType) or top == "tracesock":
@@ -274,9 +277,9 @@ def _keepers(patches: Patches) -> list[tuple[str, str]]:
             continue
         names = {kept[id(value)] for value in list(vars(module).values()) if id(value) in kept}
         if names:
-            found[name] = sorted(names)
+            found[name] = names
     for base in (patches.previous(_stock.module, "socket"), old_tls):
         for cls in base.__subclasses__() if base is not None else ():
             if cls is not old_tls:
-                found.setdefault(cls.__module__, []).append(f"class under its {cls.__qualname__}")
-    return [(name, ", ".join(names)) for name, names in sorted(found.items())]
+                found.setdefault(cls.__module__, set()).add(f"class under its {cls.__qualname__}")
+    return [(name, ", ".join(sorted(names))) for name, names in sorted(found.items())]

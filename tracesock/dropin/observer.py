@@ -69,13 +69,28 @@ _listeners: list[Callable[[bool], None]] = []
 lock = threading.RLock()
 
 
+# A fork waits for another thread's install() or uninstall(): the child would have half of it.
+
+
+def _before_fork() -> None:
+    lock.acquire()
+
+
 def _after_fork() -> None:
+    lock.release()
+
+
+def _after_fork_in_child() -> None:
     global lock
-    lock = threading.RLock()  # whoever held it is not here
+    lock = threading.RLock()  # the one before may have threads waiting that are not here
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 def set_observer(observer: Observer | None) -> None:

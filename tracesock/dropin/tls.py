@@ -82,15 +82,23 @@ def _copy(
     return made
 
 
-class _OldNames(dict[str, Any]):
-    """A module's globals, live, in which one name means something else."""
+class _ClassNames(dict[str, Any]):
+    """A module's globals, live, in which SSLSocket is one class for good."""
 
-    def __init__(self, names: dict[str, Any], name: str, value: Any) -> None:
-        super().__init__({name: value})
-        self._names = names
+    def __init__(self, module: dict[str, Any], cls: type) -> None:
+        super().__init__({"SSLSocket": cls})
+        self.module = module
 
     def __missing__(self, name: str) -> Any:
-        return self._names[name]
+        return self.module[name]
+
+
+def _of_class(create: FunctionType, cls: type) -> FunctionType:
+    """SSLSocket._create, for which the module's name `SSLSocket` is `cls`."""
+    names = create.__globals__
+    if isinstance(names, _ClassNames):
+        names = names.module
+    return _copy(create, _ClassNames(names, cls), create.__closure__)
 
 
 def put(ssl: ModuleType, base: type, patches: Patches) -> None:
@@ -103,13 +111,12 @@ def put(ssl: ModuleType, base: type, patches: Patches) -> None:
     patches.set(ssl, "SSLSocket", new)
     if vars(context).get("sslsocket_class") is old:
         patches.set(context, "sslsocket_class", new)
-    # `super(SSLSocket, self)` in it finds the class by the module's name for it, which is now
-    # another one: subclasses that were made before go on with theirs.
+    # `super(SSLSocket, self)` in it finds the class by the module's name for it, which becomes
+    # another one: subclasses that were made of either go on with theirs.
     create = vars(old).get("_create")
     if isinstance(create, classmethod) and isinstance(create.__func__, FunctionType):
-        function: FunctionType = create.__func__
-        names = _OldNames(function.__globals__, "SSLSocket", old)
-        patches.set(old, "_create", classmethod(_copy(function, names, function.__closure__)))
+        patches.set(old, "_create", classmethod(_of_class(create.__func__, old)))
+        new._create = classmethod(_of_class(create.__func__, new))  # type: ignore[attr-defined]
 
 
 # --- what an observer is told ---------------------------------------------------------------------
