@@ -87,3 +87,9 @@ def test_packed_buckets_come_back(buckets: dict[int, float]) -> None:
     out: dict[int, float] = {}
     unpack_into(out, pack(buckets))
     assert out == buckets
+    # Texts written one after the other are the sum.
+    unpack_into(out, pack({7: 1, 8: 0.5}) + pack({8: 2.0}) + pack({}))
+    assert {b: n for b, n in out.items() if b not in (7, 8)} == {
+        b: n for b, n in buckets.items() if b not in (7, 8)
+    }
+    assert (out[7], out[8]) == (buckets.get(7, 0) + 1, buckets.get(8, 0) + 2.5)

@@ -96,6 +96,46 @@ def test_a_trace_over_several_requests(store: Store, clock: Clock) -> None:
     assert 0.0199 < row.duration < 0.3
 
 
+def test_histograms_that_left_the_cache_are_added_to(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are appended to unread, now and then summed up, and always right."""
+    monkeypatch.setattr("tracesock.dashboard.ingest.slots._CACHED", 8)
+    monkeypatch.setattr("tracesock.dashboard.store._SETTLE_EVERY", 0.0)
+    file = tmp_path / "s.sqlite3"
+    store = Store(file, clock=clock)
+    store.start()
+    at = clock.now - clock.now % (300 * SECOND) - 900 * SECOND
+    expected: dict[int, int] = {}
+    for number in range(60):
+        made = Spans()
+        made.now = at + (number % 7) * 130 * SECOND
+        for peer in range(5):
+            count = number % 3 + 1
+            for _ in range(count):
+                made.connect(f"peer-{peer}.example", 443, trace=number + 1, duration_ms=2 + peer)
+            expected[peer] = expected.get(peer, 0) + count
+        spans(store, made)
+    window = Window(at - SECOND, None)
+    assert summary(store, clock, Op.CONNECT, Filter(window=window)).count == sum(expected.values())
+    with store.read() as db:
+        edges = {e.peer: e.summary for e in Queries(db, clock.now).edges(Filter(window=window))}
+        longest = db.execute("SELECT max(length(buckets)) FROM latency").fetchone()[0]
+    assert {p: s.count for p, s in edges.items()} == {
+        f"peer-{peer}.example:443": n for peer, n in expected.items()
+    }
+    for peer in range(5):
+        found = edges[f"peer-{peer}.example:443"].percentile(0.5)
+        assert found is not None and 0.8 * (2 + peer) < 1000 * found < 1.2 * (2 + peer)
+    # 60 additions of up to five buckets each are not all still there one by one.
+    assert longest < 16 * 5 * 10
+    store.close()
+    store = Store(file, clock=clock)
+    store.start()
+    assert summary(store, clock, Op.CONNECT, Filter(window=window)).count == sum(expected.values())
+    store.close()
+
+
 def test_a_trace_that_left_the_cache_is_found_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -666,6 +706,28 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(StoreError, match="newer tracesock"):
         Store(tmp_path / "s.sqlite3")
+
+
+def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, clock: Clock) -> None:
+    file = tmp_path / "s.sqlite3"
+    store = Store(file, clock=clock)
+    store.start()
+    spans(store, Spans().connect("db.example", 5432).connect("db.example", 5432, duration_ms=90))
+    settle(store)
+    store.close()
+    with sqlite3.connect(file) as db:
+        db.execute("UPDATE latency SET buckets = '[' || substr(buckets, 2) || ']'")
+        db.execute("PRAGMA user_version = 1")
+    store = Store(file, clock=clock)
+    store.start()
+    spans(store, Spans().connect("db.example", 5432))
+    for filters in (Filter(), Filter(peer="db.example:5432")):
+        found = summary(store, clock, Op.CONNECT, filters)
+        assert found.count == 3
+        assert 0.088 < found.percentile(0.99) < 0.106
+    store.close()
+    with sqlite3.connect(file) as db:
+        assert db.execute("PRAGMA user_version").fetchone()[0] == 2
 
 
 def test_the_files_are_private(tmp_path: Path) -> None:

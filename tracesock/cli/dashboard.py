@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import webbrowser
 from pathlib import Path
@@ -129,6 +130,10 @@ def dashboard(
         if not no_browser and _has_display():
             webbrowser.open(address)
 
+    # What is loaded by now stays; of what ingest makes, little refers to itself.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     served.run(ready)
 
 

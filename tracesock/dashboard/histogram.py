@@ -9,7 +9,9 @@ resolver's five-second retry a bucket of its own.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 PER_DOUBLING = 4
 LOWEST_EXPONENT = -20
@@ -21,8 +23,12 @@ TEN_SECONDS = math.ceil(PER_DOUBLING * (math.log2(10.0) - LOWEST_EXPONENT))
 
 _log2 = math.log2
 _LOWEST = 2.0**LOWEST_EXPONENT
-# Nanoseconds, for the ingest path, which has integers.
-_SHIFT = PER_DOUBLING * (math.log2(1e9) + LOWEST_EXPONENT)
+
+
+# The longest duration of each bucket but the last, nanoseconds: ingest has integers.
+BOUNDS_NS: Final = tuple(
+    math.floor(2.0 ** (i / PER_DOUBLING + LOWEST_EXPONENT) * 1e9) for i in range(BUCKETS + 1)
+)
 
 
 def bucket_of(seconds: float) -> int:
@@ -36,9 +42,7 @@ def bucket_of(seconds: float) -> int:
 
 def bucket_of_ns(nanoseconds: int) -> int:
     """The bucket of a duration in nanoseconds."""
-    if nanoseconds <= 953:
-        return 0
-    return min(OVERFLOW, math.ceil(PER_DOUBLING * _log2(nanoseconds) - _SHIFT - 1e-9))
+    return bisect_left(BOUNDS_NS, nanoseconds)
 
 
 def upper_bound(bucket: int) -> float:

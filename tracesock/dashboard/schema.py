@@ -6,8 +6,8 @@ from typing import Final
 
 # `PRAGMA application_id`: tells the file from another program's. "trsk" in ASCII.
 APPLICATION_ID: Final = 0x7472736B
-# `PRAGMA user_version`: raised with every change of the tables, which then needs a migration.
-SCHEMA_VERSION: Final = 1
+# `PRAGMA user_version`: raised with every change of the tables or of what is in them.
+SCHEMA_VERSION: Final = 2
 
 # Widths of the slots of `latency`, seconds (`metric_points` has FINE alone). Series over all peers
 # have all three, series of one peer the two wider.
@@ -113,3 +113,9 @@ CREATE TABLE logs (
 CREATE INDEX logs_trace ON logs (trace_id) WHERE trace_id <> x'';
 CREATE TABLE intake (reason TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 """
+
+# What makes a file of a version one of the next.
+MIGRATIONS: Final = {
+    # Packed buckets were a JSON array, and are a text that another can be appended to.
+    1: "UPDATE latency SET buckets = ',' || trim(buckets, '[]') WHERE buckets LIKE '[%_]'",
+}

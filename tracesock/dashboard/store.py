@@ -34,6 +34,7 @@ from tracesock.dashboard.schema import (
     FINE_KEPT,
     MIDDLE,
     MIDDLE_KEPT,
+    MIGRATIONS,
     SCHEMA,
     SCHEMA_VERSION,
 )
@@ -244,6 +245,10 @@ class Store:
                 db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
             if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
                 raise StoreError(f"{self.path}: this file system does not allow SQLite's WAL mode")
+            while tables and version < SCHEMA_VERSION:
+                script = f"{MIGRATIONS[version]}; PRAGMA user_version = {version + 1};"
+                db.executescript(f"BEGIN; {script} COMMIT;")
+                version += 1
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA wal_autocheckpoint = 2000")
             db.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")

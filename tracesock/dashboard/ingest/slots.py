@@ -1,17 +1,19 @@
 """Histograms by time: the buckets of each series, summed up in slots as observations arrive.
 
 A row holds one series in one slot, its buckets packed into one text. Series over all peers have
-slots of three widths, series of one peer the two wider: see `schema.py`. With many peers a batch
-touches as many rows as it has spans, so under load rows are written once a second only; until then
-each batch's observations are in the table `unsettled`, as one text, within the batch's own
-transaction: nothing is lost with the process.
+slots of three widths, series of one peer the two wider: see `schema.py`. Texts of a row are joined
+by writing them one after the other, so what is added to a row that is not in memory is appended,
+unread, and summed up when it is read. With many peers a batch touches as many rows as it has
+spans, so under load rows are written once a second only; until then each batch's observations are
+in the table `unsettled`, as one text, within the batch's own transaction: nothing is lost with the
+process.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from typing import Final
+from typing import Any, Final
 
 from tracesock.dashboard.ingest.bulk import insert
 from tracesock.dashboard.ingest.catalog import Catalog
@@ -19,24 +21,27 @@ from tracesock.dashboard.schema import COARSE, FINE, MIDDLE
 
 _FINE_NS: Final = FINE * 1_000_000_000
 _CACHED: Final = 30_000
+# One in so many additions to a row reads it and writes it summed up, which bounds its length.
+_APPENDED: Final = 16
 
 Buckets = dict[int, float]
 _Key = tuple[int, int, int]
+_decode = json.JSONDecoder().raw_decode
 
 
 def pack(buckets: Buckets) -> str:
-    """Buckets as a JSON array of numbers and counts in turn."""
+    """Buckets as numbers and counts in turn, a comma before each."""
     flat: list[float] = []
     for bucket, n in buckets.items():
         flat += (bucket, n if isinstance(n, int) else round(n, 3))
     # The text of a list of numbers is JSON, and faster than its encoder.
-    return str(flat)
+    return f",{str(flat)[1:-1]}" if flat else ""
 
 
 def unpack_into(buckets: Buckets, packed: str) -> None:
-    """Adds packed buckets to `buckets`."""
-    flat = json.loads(packed)
-    for bucket, n in zip(flat[::2], flat[1::2], strict=True):
+    """Adds packed buckets, of one row or of several joined, to `buckets`."""
+    flat = _decode(f"[0{packed}]")[0]
+    for bucket, n in zip(flat[1::2], flat[2::2], strict=True):
         buckets[bucket] = buckets.get(bucket, 0) + n
 
 
@@ -50,6 +55,7 @@ class Slots:
         # What is in `unsettled` and not yet in `latency`.
         self._waiting: dict[tuple[int, int], Buckets] = {}
         self._rows: dict[_Key, Buckets] = {}
+        self._round = 0
         # Slots above these have no row but the cached ones, so none needs to be looked for.
         self._newest = {width: self._highest(width) for width in (FINE, MIDDLE, COARSE)}
         for (text,) in db.execute("SELECT observations FROM unsettled"):
@@ -87,7 +93,7 @@ class Slots:
             self._db.execute("INSERT INTO unsettled (observations) VALUES (?)", (str(packed),))
         if self._waiting:
             for key, buckets in gathered.items():
-                _merge(self._waiting.setdefault(key, {}), buckets)
+                _merge_at(self._waiting, key, buckets)
         else:
             self._waiting = gathered
         if settle and self._waiting:
@@ -96,17 +102,18 @@ class Slots:
     def _settle(self, arrived: int) -> None:
         whole = self._catalog.over_all_peers
         changed: set[_Key] = set()
+        added: dict[_Key, Buckets] = {}
         over_all: dict[tuple[int, int], Buckets] = {}
+        self._round += 1
         for (slot, series), buckets in self._waiting.items():
             all_peers = whole.get(series) or self._catalog.whole(series)
-            _merge(over_all.setdefault((slot, all_peers), {}), buckets)
             if all_peers != series:
-                self._add(changed, MIDDLE, slot * FINE // MIDDLE, series, buckets)
-                self._add(changed, COARSE, slot * FINE // COARSE, series, buckets)
+                for width in (MIDDLE, COARSE):
+                    self._add(changed, added, (width, slot * FINE // width, series), buckets)
+            _merge_at(over_all, (slot, all_peers), buckets)
         for (slot, series), buckets in over_all.items():
-            self._add(changed, FINE, slot, series, buckets)
-            self._add(changed, MIDDLE, slot * FINE // MIDDLE, series, buckets)
-            self._add(changed, COARSE, slot * FINE // COARSE, series, buckets)
+            for width in (FINE, MIDDLE, COARSE):
+                self._add(changed, added, (width, slot * FINE // width, series), buckets)
         self._waiting = {}
         self._db.execute("DELETE FROM unsettled")
         insert(
@@ -114,20 +121,43 @@ class Slots:
             "INSERT OR REPLACE INTO latency",
             [(*key, pack(self._rows[key]), arrived) for key in sorted(changed)],
         )
+        insert(
+            self._db,
+            "INSERT INTO latency",
+            [(*key, pack(added[key]), arrived) for key in sorted(added)],
+            "ON CONFLICT DO UPDATE SET buckets = buckets || excluded.buckets,"
+            " arrived_s = excluded.arrived_s",
+        )
         if len(self._rows) > _CACHED:
-            for width, slot, _ in self._rows:
-                self._newest[width] = max(self._newest[width], slot)
-            self._rows.clear()
+            self._evict()
 
     def _add(
-        self, changed: set[_Key], width: int, slot: int, series: int, buckets: Buckets
+        self, changed: set[_Key], added: dict[_Key, Buckets], key: _Key, buckets: Buckets
     ) -> None:
-        key = (width, slot, series)
+        """Adds to a row that is in memory; else notes what is to be appended to the stored one."""
         row = self._rows.get(key)
         if row is None:
-            row = self._rows[key] = self._stored(key) if slot <= self._newest[width] else {}
+            width, slot, series = key
+            if slot > self._newest[width]:
+                self._rows[key] = dict(buckets)
+                changed.add(key)
+                return
+            if (series + self._round) % _APPENDED:
+                _merge_at(added, key, buckets)
+                return
+            row = self._rows[key] = self._stored(key)
         _merge(row, buckets)
         changed.add(key)
+
+    def _evict(self) -> None:
+        """Keeps the rows of the newest slots, to which most is added, where they are few."""
+        highest = dict(self._newest)
+        for width, slot, _ in self._rows:
+            if slot > highest[width]:
+                highest[width] = slot
+        kept = {k: row for k, row in self._rows.items() if k[1] >= highest[k[0]] - 1}
+        self._rows = kept if len(kept) <= _CACHED // 2 else {}
+        self._newest = highest
 
     def _stored(self, key: _Key) -> Buckets:
         row = self._db.execute(
@@ -142,3 +172,11 @@ class Slots:
 def _merge(into: Buckets, buckets: Buckets) -> None:
     for bucket, n in buckets.items():
         into[bucket] = into.get(bucket, 0) + n
+
+
+def _merge_at(into: dict[Any, Buckets], key: Any, buckets: Buckets) -> None:
+    there = into.get(key)
+    if there is None:
+        into[key] = dict(buckets)
+    else:
+        _merge(there, buckets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -40,18 +41,20 @@ _TIMED: Final = frozenset(
     int(op) for op in (Op.LOOKUP, Op.CONNECT, Op.SETUP, Op.TLS, Op.SEND, Op.CLIENT, Op.SERVER)
 )
 _TOLD_WHEN_FAILED: Final = frozenset((int(Op.LOOKUP), int(Op.TLS), int(Op.SETUP)))
-_TEXTS: Final = frozenset(
-    (
-        names.ERROR_TYPE,
-        names.DNS_QUESTION_NAME,
-        names.NETWORK_PEER_ADDRESS,
-        names.SERVER_ADDRESS,
-        names.CLIENT_ADDRESS,
-        names.PEER_SERVICE,
-    )
-)
-_NUMBERS: Final = frozenset((names.NETWORK_PEER_PORT, names.SERVER_PORT))
-_VALUES: Final = frozenset((names.DNS_ANSWERS, names.SEND_STALL))
+# The attributes that are read, and as what.
+_TEXT, _NUMBER, _VALUE = 1, 2, 3
+_READ: Final = {
+    names.ERROR_TYPE: _TEXT,
+    names.DNS_QUESTION_NAME: _TEXT,
+    names.NETWORK_PEER_ADDRESS: _TEXT,
+    names.SERVER_ADDRESS: _TEXT,
+    names.CLIENT_ADDRESS: _TEXT,
+    names.PEER_SERVICE: _TEXT,
+    names.NETWORK_PEER_PORT: _NUMBER,
+    names.SERVER_PORT: _NUMBER,
+    names.DNS_ANSWERS: _VALUE,
+    names.SEND_STALL: _VALUE,
+}
 _NO_TRACE: Final = bytes(16)
 
 
@@ -145,7 +148,7 @@ class SpanIntake:
         attributes_limit, value_limit = self._limits.attributes, self._limits.value
         term, add = self._catalog.term, self._slots.add
         known_series, peer_of = self._series, self._peer
-        bucket_of_ns = histogram.bucket_of_ns
+        bounds, read_as = histogram.BOUNDS_NS, _READ.get
         for span in spans:
             trace_id, span_id = span.trace_id, span.span_id
             if len(trace_id) != 16 or len(span_id) != 8 or trace_id == _NO_TRACE:
@@ -168,11 +171,14 @@ class SpanIntake:
             if failed or (op and op != _SERVER):
                 for kv in attributes:
                     key = kv.key
-                    if key in _TEXTS:
+                    which = read_as(key)
+                    if which is None:
+                        continue
+                    if which == _TEXT:
                         found[key] = kv.value.string_value
-                    elif key in _NUMBERS:
+                    elif which == _NUMBER:
                         found[key] = kv.value.int_value
-                    elif key in _VALUES:
+                    else:
                         found[key] = kv.value
                 if found:
                     text = found.get(names.ERROR_TYPE)
@@ -218,7 +224,7 @@ class SpanIntake:
                 series = known_series.get((op, service, peer, error))
                 if series is None:
                     series = self._new_series(op, service, peer, error)
-                add(end, series, bucket_of_ns(end - start))
+                add(end, series, bisect_left(bounds, end - start))
                 if op == _CONNECT or (error and op in _TOLD_WHEN_FAILED):
                     self._attempt_rows.append((no, span_id, op, service, peer, error, start, end))
             if names.SEND_STALL in found:
