@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 import pytest
-from support import python
+from support import AUTOLOAD, PROJECT, python
 
 IMPORTS = "import ssl, asyncio, selectors, multiprocessing.reduction, socketserver, http.client\n"
 
@@ -307,6 +308,128 @@ tracesock.uninstall()
 assert socket.getaddrinfo is theirs
 assert socket.socket is not tracesock.socket
 """
+    )
+
+
+def test_what_another_put_there_before_stays() -> None:
+    python(
+        SNAPSHOT
+        + """
+import socket, ssl, asyncio, encodings.idna, warnings, linecache, tokenize, types
+import tracesock, tracesock.dropin
+
+def caught(call):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        call()
+    return [str(each.message) for each in found]
+
+kept = socket.getaddrinfo
+shop = types.ModuleType("shop")
+exec("def numbers_only(*arguments, **names): return []", vars(shop))
+socket.getaddrinfo = shop.numbers_only
+before = snapshot()
+(text,) = caught(tracesock.install)
+assert "'shop'" in text and "its own getaddrinfo" in text, text
+assert socket.getaddrinfo is shop.numbers_only and socket.socket is tracesock.socket
+tracesock.uninstall()
+assert not differing(before, snapshot()), differing(before, snapshot())
+socket.getaddrinfo = kept
+
+# A proxy's class, as PySocks has it: connections must not go past the proxy.
+class Proxied(socket.socket):
+    def connect(self, address):
+        asked.append(address)
+        super().connect(real)
+
+asked = []
+socket.socket = Proxied
+before = snapshot()
+text, *_ = caught(tracesock.install)
+assert "its own socket" in text, text
+with socket.create_server(("127.0.0.1", 0)) as server:
+    real = server.getsockname()
+    with socket.create_connection(("192.0.2.1", 9)) as client:
+        accepted, _ = server.accept()
+        assert asked == [("192.0.2.1", 9)]
+        assert type(client) is type(server) is type(accepted) is Proxied
+        client.sendall(b"x")
+        assert accepted.recv(9) == b"x"
+        accepted.close()
+tracesock.uninstall()
+assert not differing(before, snapshot()), differing(before, snapshot())
+"""
+    )
+
+
+# A server and clients that depend on each other: they end only where both wait as gevent does.
+GEVENT = """
+import http.client, http.server, socket, ssl, sys, threading
+import gevent
+
+def get(port, context):
+    client = http.client.HTTPSConnection("localhost", port, context=context, timeout=30)
+    client.request("GET", "/")
+    answer = client.getresponse().read()
+    client.close()
+    return answer
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        one, two = socket.socketpair()
+        gevent.spawn(two.sendall, b"woken")
+        answer = one.recv(5)
+        one.close(); two.close()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(answer)
+    def log_message(self, *arguments):
+        pass
+
+def main(certificate):
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(certificate)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = theirs.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    context = ssl.create_default_context(cafile=certificate)
+    clients = [gevent.spawn(get, server.server_port, context) for _ in range(4)]
+    assert not [each for each in clients if each not in gevent.joinall(clients, timeout=60)]
+    assert [each.value for each in clients] == [b"woken"] * 4, [each.exception for each in clients]
+    server.shutdown()
+    thread.join()
+    server.server_close()
+"""
+
+
+@pytest.mark.parametrize("how", ["install, patch", "patch, install", "patch, uninstall", "run"])
+def test_gevent(certificate: str, how: str) -> None:
+    pytest.importorskip("gevent", reason="gevent is missing: pip install 'tracesock[dev]'")
+    patch = "import gevent.monkey; gevent.monkey.patch_all()\n"
+    steps = {
+        "install, patch": "import tracesock; tracesock.install()\n" + patch,
+        "patch, install": patch
+        + """
+import tracesock, tracesock.dropin, warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    tracesock.install()
+(warning,) = caught
+assert "socket.socket is gevent._socket3.socket" in str(warning.message), warning
+assert "changes nothing" in str(warning.message) and not tracesock.dropin.installed()
+""",
+        "patch, uninstall": "import tracesock; tracesock.install()\n"
+        + patch
+        + "tracesock.uninstall()\n",
+        "run": patch,
+    }
+    started = {"PYTHONPATH": f"{AUTOLOAD}{os.pathsep}{PROJECT}"} if how == "run" else {}
+    python(
+        steps[how] + GEVENT + "main(sys.argv[1])",
+        certificate,
+        options=("-W", "ignore::RuntimeWarning"),
+        **started,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import tracesock
@@ -59,7 +59,7 @@ _WATCHED = {
 
 
 class EarlyImportWarning(RuntimeWarning):
-    """A module keeps a class or function that it imported before `install()` or `uninstall()`."""
+    """What came before `install()` stays: what a module imported by name, or put into `socket`."""
 
 
 class _Installation:
@@ -69,6 +69,7 @@ class _Installation:
         self.patches = Patches()
         self._observing = Patches()
         self._stock: dict[str, Any] = dict(vars(_stock.module))
+        self.replaced = _replaced()
         self._public: Any = _namespace.public
         self._default_timeout = tracesock.getdefaulttimeout()
         self.watch = ImportWatch(
@@ -80,31 +81,44 @@ class _Installation:
         if early is not None:
             tracesock.setdefaulttimeout(early)
         for name, value in _names().items():
-            if self._stock.get(name) is not value:
+            if self._stock.get(name) is not value and name not in self.replaced:
                 self.patches.set(_stock.module, name, value)
         _namespace.public = _stock.module
-        _exchange(_pairs(self._stock, vars(_stock.module)), self.patches)
-        methods.put(self._stock["socket"], tracesock.socket)
+        _exchange(self._pairs(), self.patches)
+        if "socket" not in self.replaced:
+            methods.put(self._stock["socket"], tracesock.socket)
         self.watch.start()
         observer.add_listener(self._observe)
 
     def take_away(self) -> None:
         observer.remove_listener(self._observe)
         self.watch.stop()
-        ours = dict(vars(_stock.module))
+        back = {id(ours): (ours, stock) for stock, ours in self._pairs().values()}
         _namespace.public = self._public
         self.patches.restore()
-        methods.take_away(self._stock["socket"], tracesock.socket)
         # What was imported in between has never had anything but ours.
-        _exchange(_pairs(ours, self._stock), Patches())
+        _exchange(back, Patches())
+        if "socket" not in self.replaced:
+            self._take_class_away(self._stock["socket"])
+        tracesock.setdefaulttimeout(self._default_timeout)
+
+    def _take_class_away(self, stock: type) -> None:
+        methods.take_away(stock, tracesock.socket)
         ssl = sys.modules.get("ssl")
         if ssl is not None:
-            tls.put(ssl, _stock.module.socket, Patches())
+            tls.put(ssl, stock, Patches())
         reduction = sys.modules.get("multiprocessing.reduction")
         if reduction is not None:
-            self._register(reduction, _stock.module.socket, Patches())
+            self._register(reduction, stock, Patches())
             reduction.ForkingPickler._extra_reducers.pop(tracesock.socket, None)
-        tracesock.setdefaulttimeout(self._default_timeout)
+
+    def _pairs(self) -> dict[int, tuple[Any, Any]]:
+        """By identity, the functions and classes of `socket` that were replaced, each with ours."""
+        return {
+            id(patch.previous): (patch.previous, patch.value)
+            for patch in self.patches.of(_stock.module)
+            if callable(patch.previous)
+        }
 
     def _locked(self, call: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
         def locked(module: ModuleType) -> None:
@@ -117,7 +131,8 @@ class _Installation:
     # A module that was loaded twice is patched twice: test helpers do that.
 
     def _put_tls(self, ssl: ModuleType) -> None:
-        tls.put(ssl, tracesock.socket, self.patches)
+        if "socket" not in self.replaced:
+            tls.put(ssl, tracesock.socket, self.patches)
         self._observe_again()
 
     def _put_asyncio(self, base_events: ModuleType) -> None:
@@ -158,8 +173,10 @@ def install() -> None:
     tracesock's socket, asyncio's look-ups run in the caller's context, and multiprocessing can send
     the sockets. It does not matter which of these were imported before; but a module that did
     `from socket import socket` or `from ssl import SSLSocket` keeps what it has, and so do sockets
-    and subclasses made before: an EarlyImportWarning names each such module. Again, it does
-    nothing. `uninstall()` undoes it.
+    and subclasses made before; and a function or class that another module has put into `socket`
+    stays there. An EarlyImportWarning names each such module. Where `socket.socket` is a class that
+    waits in a way of its own, gevent's or eventlet's, the warning says so and nothing is changed.
+    Again, it does nothing. `uninstall()` undoes it.
     """
     global _current
     settle(_WATCHED)
@@ -167,21 +184,45 @@ def install() -> None:
         if _current is not None:
             return
         # With the lock: it keeps what it finds.
-        _current = installation = _Installation()
-        try:
-            installation.put()
-        except BaseException:
-            _current = None
-            installation.take_away()
-            raise
+        installation = _Installation()
+        cls = installation.replaced.get("socket")
+        if cls is None or _is_socket_class(cls):
+            _current = installation
+            try:
+                installation.put()
+            except BaseException:
+                _current = None
+                installation.take_away()
+                raise
+    if cls is not None and not _is_socket_class(cls):
+        _warn(
+            f"socket.socket is {_owner(cls)}.{getattr(cls, '__qualname__', cls)}, which waits in a "
+            "way of its own: tracesock.install() changes nothing"
+        )
+        return
+    owners: dict[str, list[str]] = {}
+    for name, value in installation.replaced.items():
+        owners.setdefault(_owner(value), []).append(name)
+    for owner, names in owners.items():
+        _warn(
+            f"the module {owner!r} has put its own {', '.join(names)} into `socket` before "
+            "tracesock.install(): it stays, and what it does by itself is not seen; install "
+            "earlier, for example with `tracesock run`"
+        )
     for name, kept in _keepers(installation.patches):
-        warnings.warn(
+        _warn(
             f"the module {name!r} keeps the standard library's {kept}, imported before "
             "tracesock.install(): what it does with that is not seen; install earlier, "
-            "for example with `tracesock run`",
-            EarlyImportWarning,
-            stacklevel=_callers_level(),
+            "for example with `tracesock run`"
         )
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, EarlyImportWarning, stacklevel=_callers_level())
+
+
+def _is_socket_class(value: Any) -> bool:
+    return issubclass(type(value), type) and issubclass(value, _stock.native.socket)
 
 
 def _callers_level() -> int:
@@ -233,13 +274,28 @@ def _names() -> dict[str, Any]:
     return names
 
 
-def _pairs(before: dict[str, Any], after: dict[str, Any]) -> dict[int, tuple[Any, Any]]:
-    """By identity, the functions and classes that were replaced, each with what replaced it."""
+def _is_stocks(name: str, value: Any) -> bool:
+    """Whether it is the standard library's own: of the module `socket`, or of `_socket`."""
+    if isinstance(value, FunctionType):
+        return value.__globals__ is vars(_stock.module)
+    if issubclass(type(value), type) and value.__module__ == "socket":
+        return True
+    return value is vars(_stock.native).get(name)
+
+
+def _replaced() -> dict[str, Any]:
+    """What somebody has put into `socket` in the place of its functions and classes."""
+    names = vars(_stock.module)
     return {
-        id(value): (value, after[name])
-        for name, value in before.items()
-        if callable(value) and name in after and after[name] is not value
+        name: names[name]
+        for name, ours in _names().items()
+        if callable(ours) and name in names and names[name] is not ours
+        if not _is_stocks(name, names[name])
     }
+
+
+def _owner(value: Any) -> str:
+    return getattr(value, "__module__", None) or type(value).__module__
 
 
 def _standard_library() -> Iterator[ModuleType]:

@@ -11,7 +11,9 @@ _MISSING: Any = object()
 
 
 @dataclass
-class _Patch:
+class Patch:
+    """One of them: what is there now, and what was before."""
+
     owner: Any
     name: Any
     value: Any
@@ -45,13 +47,13 @@ class Patches:
     """
 
     def __init__(self) -> None:
-        self._patches: list[_Patch] = []
+        self._patches: list[Patch] = []
 
     def set(
         self, owner: ModuleType | type | MutableMapping[Any, Any], name: Any, value: Any
     ) -> None:
         """Put `value` under `name`: an attribute, or an item where `owner` is a mapping."""
-        patch = _Patch(owner, name, value, _MISSING)
+        patch = Patch(owner, name, value, _MISSING)
         patch.previous = patch.current()
         if patch.previous is value:
             return
@@ -64,6 +66,14 @@ class Patches:
             if patch.owner is owner and patch.name == name:
                 return None if patch.previous is _MISSING else patch.previous
         return None
+
+    def of(self, owner: Any) -> list[Patch]:
+        """What was set in `owner`, and had been there before."""
+        return [
+            patch
+            for patch in self._patches
+            if patch.owner is owner and patch.previous is not _MISSING
+        ]
 
     def restore(self) -> None:
         """Undo every `set()`."""

@@ -12,6 +12,7 @@ from functools import wraps
 from types import CellType, FunctionType, ModuleType
 from typing import Any
 
+from tracesock import _stock
 from tracesock.dropin.observer import tell
 from tracesock.dropin.patches import Patches
 
@@ -101,10 +102,15 @@ def _of_class(create: FunctionType, cls: type) -> FunctionType:
     return _copy(create, _ClassNames(names, cls), create.__closure__)
 
 
+def _is_sockets(cls: Any) -> bool:
+    # Another's class, over one that waits in a way of its own or over `ssl`'s, is left to it.
+    return issubclass(cls, _stock.native.socket) and cls.__module__ == "socket"
+
+
 def put(ssl: ModuleType, base: type, patches: Patches) -> None:
     """Make `ssl`'s socket class one over `base`, in every place that the module has for it."""
     old = vars(ssl).get("SSLSocket")
-    if not isinstance(old, type) or base in old.__mro__:
+    if not isinstance(old, type) or base in old.__mro__ or not _is_sockets(old.__base__):
         return
     new = rebase(old, base)
     context = ssl.SSLContext
