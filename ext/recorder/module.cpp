@@ -218,6 +218,7 @@ Open open_of(Connection& entry) {
               .parent = entry.parent};
     const SharedHandle::Lease lease(entry.socket->handle);
     open.descriptor = lease.get();
+    if (open.local.empty()) open.local = recorder::name_of(lease.get(), ::getsockname);
     open.has_info = is_tcp(entry) && recorder::tcp_info(lease.get(), open.info);
     int queued = 0;
     if (::ioctl(lease.get(), SIOCOUTQ, &queued) == 0) open.queued = queued;

@@ -37,16 +37,6 @@ std::string host_key(std::string_view encoded) {
     return {};
 }
 
-using NameCall = int (*)(int, sockaddr*, socklen_t*);
-
-std::string name_of(sys::Descriptor fd, NameCall call) {
-    Address address;
-    address.length = sizeof address.storage;
-    if (call(fd, &address.header, &address.length) < 0) return {};
-    address.length = std::min<socklen_t>(address.length, sizeof address.storage);
-    return std::string(bytes_of(address));
-}
-
 // Gives the thread's shard back when the thread ends. What is recorded still later in its life gets
 // a shard again, which nobody gives back.
 struct Membership {
@@ -96,6 +86,14 @@ void finish_connect(Recorder& recorder, Connection& connection, std::int16_t err
 }
 
 }  // namespace
+
+std::string name_of(sys::Descriptor fd, NameCall call) {
+    Address address;
+    address.length = sizeof address.storage;
+    if (call(fd, &address.header, &address.length) < 0) return {};
+    address.length = std::min<socklen_t>(address.length, sizeof address.storage);
+    return std::string(bytes_of(address));
+}
 
 bool tcp_info(sys::Descriptor fd, tcp_info_extended& out) noexcept {
     out = {};
@@ -783,7 +781,7 @@ void ConnectProbe::finish(int error) noexcept {
         return;
     }
     if (error == EISCONN && connection_->connecting.load()) error = 0;
-    if (error == 0 && !connection_->adopted) {
+    if (error == 0 && !connection_->adopted && (active() & want_connects) != 0) {
         try {
             connection_->local = name_of(socket_->handle.get(), ::getsockname);
         } catch (...) {
@@ -856,7 +854,7 @@ void socket_made(Socket& socket, bool adopted) noexcept {
     }
 }
 
-void socket_accepted(Socket& socket) noexcept {
+void socket_accepted(Socket& socket, const Address& peer) noexcept {
     Recorder& recorder = Recorder::get();
     const TraceContext context = current_context();
     Connection* connection = recorder.connection(socket);
@@ -870,8 +868,7 @@ void socket_accepted(Socket& socket) noexcept {
     connection->parent = context.span;
     connection->context_flags = context.flags();
     try {
-        connection->peer = name_of(socket.handle.get(), ::getpeername);
-        connection->local = name_of(socket.handle.get(), ::getsockname);
+        connection->peer = bytes_of(peer);
     } catch (...) {
         return;
     }

@@ -70,9 +70,9 @@ struct Connection {
     TraceId trace{};
     SpanId parent{};
     std::uint8_t context_flags = 0;
-    ShortBytes local;  // encoded addresses, as long as they are
-    ShortBytes peer;
-    ShortBytes server;                          // the host name that was asked for, or empty
+    ShortBytes peer;    // encoded addresses, as long as they are
+    ShortBytes local;   // where a record tells it; else the kernel is asked when somebody asks
+    ShortBytes server;  // the host name that was asked for, or empty
     std::shared_ptr<const std::string> origin;  // the stack that made it, where that was asked for
     std::atomic<std::uint64_t> sent{0};
     std::atomic<std::uint64_t> received{0};
@@ -223,7 +223,7 @@ class ConnectProbe {
 
 // `adopted`: over a descriptor that was there before.
 void socket_made(Socket& socket, bool adopted) noexcept;
-void socket_accepted(Socket& socket) noexcept;
+void socket_accepted(Socket& socket, const Address& peer) noexcept;
 // A TLS socket begins its handshake over the descriptor of another, whose connection it takes.
 void socket_shakes_hands(Socket& socket) noexcept;
 void socket_listens(Socket& socket) noexcept;
@@ -308,6 +308,10 @@ struct tcp_info_extended {
 // A host name was resolved inside a call that takes an address; null: it was not, and the exception
 // for that is pending.
 void resolved(const char* host, std::uint64_t started, const Address* answer) noexcept;
+
+using NameCall = int (*)(int, sockaddr*, socklen_t*);
+// What getsockname(2) or getpeername(2) tells, or nothing.
+std::string name_of(sys::Descriptor fd, NameCall call);
 
 // Whether TCP_INFO could be read.
 bool tcp_info(sys::Descriptor fd, tcp_info_extended& out) noexcept;

@@ -70,15 +70,14 @@ int connect_as(const char* caller, PyObject* self, PyObject* object, bool raises
     });
 }
 
-// accept(2), waited for, and the peer's address: invalid with an exception.
-UniqueDescriptor accept_connection(Socket& socket, Ref& address) {
+// accept(2), waited for, and the peer's address, also as an object: invalid with an exception.
+UniqueDescriptor accept_connection(Socket& socket, Address& peer, Ref& address) {
     if (!readable(socket)) return UniqueDescriptor();
     Runtime runtime(socket);
     SharedHandle::Lease lease(socket.handle);
     const sys::Descriptor fd = lease.get();
     Deadline deadline = deadline_of(socket);
     const bool with_address = (socket.row->flags & accepts_without_address) == 0;
-    Address peer;
     audit::Accepting accepting(socket);
     std::int64_t result = sys::invalid;
     int error = 0;
@@ -225,8 +224,9 @@ PyObject* socket_shutdown(PyObject* self, PyObject* object) noexcept {
 
 PyObject* socket_accept(PyObject* self, PyObject*) noexcept {
     return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        Address peer;
         Ref address;
-        UniqueDescriptor connection = accept_connection(state_of(self), address);
+        UniqueDescriptor connection = accept_connection(state_of(self), peer, address);
         if (connection.get() == sys::invalid) return nullptr;
         PyObject* pair = Py_BuildValue("(iO)", connection.get(), address.get());
         if (pair != nullptr) connection.release();
@@ -236,10 +236,11 @@ PyObject* socket_accept(PyObject* self, PyObject*) noexcept {
 
 PyObject* socket_accept_as(PyObject* self, PyObject* cls) noexcept {
     return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        Address peer;
         Ref address;
-        UniqueDescriptor connection = accept_connection(state_of(self), address);
+        UniqueDescriptor connection = accept_connection(state_of(self), peer, address);
         if (connection.get() == sys::invalid) return nullptr;
-        Ref made = make_accepted(state_of(self), cls, std::move(connection));
+        Ref made = make_accepted(state_of(self), cls, std::move(connection), peer);
         return made ? PyTuple_Pack(2, made.get(), address.get()) : nullptr;
     });
 }

@@ -57,7 +57,8 @@ PyObject* socket_fileno(PyObject* self, PyObject*) noexcept;
 
 // The object for a connection that `listener` has accepted: an instance of `cls`, which is the
 // socket class, or what a program has put in its place. Takes the descriptor over, also on failure.
-Ref make_accepted(const Socket& listener, PyObject* cls, UniqueDescriptor connection) noexcept;
+Ref make_accepted(const Socket& listener, PyObject* cls, UniqueDescriptor connection,
+                  const Address& peer) noexcept;
 
 // Call a method of the base on a filled shell, so that what _ssl reads there stays true.
 bool mirror_settimeout(PyObject* self, PyObject* timeout) noexcept;

@@ -617,7 +617,8 @@ PyObject* socket_detach(PyObject* self, PyObject*) noexcept {
     return PyLong_FromLong(socket.handle.detach());
 }
 
-Ref make_accepted(const Socket& listener, PyObject* cls, UniqueDescriptor connection) noexcept {
+Ref make_accepted(const Socket& listener, PyObject* cls, UniqueDescriptor connection,
+                  const Address& peer) noexcept {
     Interpreter* own = interpreter();
     if (own == nullptr) return Ref();
     const int family = listener.family, type = listener.type, protocol = listener.protocol;
@@ -628,7 +629,7 @@ Ref make_accepted(const Socket& listener, PyObject* cls, UniqueDescriptor connec
         if (PySys_Audit("socket.__new__", "Oiii", made.get(), family, type, protocol) < 0 ||
             !take_over(made.get(), socket, connection, family, type, protocol, *own))
             return Ref();
-        if (recorder::active() != 0) recorder::socket_accepted(socket);
+        if (recorder::active() != 0) recorder::socket_accepted(socket, peer);
         audit::socket_made(socket);
         return made;
     }
@@ -643,7 +644,7 @@ Ref make_accepted(const Socket& listener, PyObject* cls, UniqueDescriptor connec
         return Ref();
     if (recorder::active() != 0 && PyObject_TypeCheck(made.get(), own->native_type) &&
         state_of(made.get()).handle.get() != sys::invalid)
-        recorder::socket_accepted(state_of(made.get()));
+        recorder::socket_accepted(state_of(made.get()), peer);
     return made;
 }
 

@@ -44,6 +44,7 @@ from opentelemetry.sdk.metrics.view import (
     View,
 )
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanContext, TraceFlags
 
 import tracesock
 from tracesock import socket
@@ -626,6 +627,47 @@ def test_the_merged_histogram_is_the_recorded_one(rounds: list[list[int]]) -> No
                     assert bisect_left(bounds, got.min) == bisect_left(bounds, wanted.min)
                     assert bisect_left(bounds, got.max) == bisect_left(bounds, wanted.max)
         metrics.close()
+
+
+@pytest.mark.parametrize("count", [1, 16, 17, 500])
+@pytest.mark.parametrize("kind", ["explicit", "exponential"])
+def test_many_events_of_a_round_are_all_counted(count: int, kind: str) -> None:
+    """What is not handed to the instrument one by one is in its aggregations all the same."""
+    values = [((number * 7919) % 1000 + 1) / 1e4 for number in range(count)]
+    values[count // 2] = 5.0
+    spans = [SpanContext(number + 1, number + 1, False, TraceFlags(1)) for number in range(count)]
+    views = []
+    if kind == "exponential":
+        views = [
+            View(instrument_name=name, aggregation=ExponentialBucketHistogramAggregation())
+            for name in ("tracesock.connect.duration", "exact")
+        ]
+    readers = [cumulative_reader(), delta_reader()]
+    provider = MeterProvider(readers, views=views, shutdown_on_exit=False)
+    exact = provider.get_meter("exact").create_histogram(
+        "exact", explicit_bucket_boundaries_advisory=semconv.CALL_BOUNDARIES
+    )
+    metrics = Metrics(provider)
+    for seconds, span in zip(values, spans, strict=True):
+        metrics.connect(seconds, "tcp", "ipv4", "example.org", None, span)
+        metrics.closed(None, "tcp", 0.1, 2)
+        exact.record(seconds)
+    for reader in readers:
+        arrived = collected(reader)
+        got, wanted = (
+            only(by_attributes(arrived[name])) for name in ("tracesock.connect.duration", "exact")
+        )
+        assert got.count == wanted.count == count
+        assert got.sum == pytest.approx(wanted.sum)
+        assert (got.min, got.max) == (wanted.min, wanted.max)
+        if kind == "explicit":
+            assert got.bucket_counts == wanted.bucket_counts
+            # The longest leads to its span, also where it came late.
+            assert spans[count // 2].span_id in {each.span_id for each in got.exemplars}
+        else:
+            assert got.positive.bucket_counts == wanted.positive.bucket_counts
+        assert only(by_attributes(arrived["tracesock.tcp.retransmits"])).value == 2 * count
+    metrics.close()
 
 
 # --- attributes ---------------------------------------------------------------------------------

@@ -236,6 +236,7 @@ class Drain:
         if dropped > self._dropped_told:
             self.metrics.dropped("traces", "ring_full", dropped - self._dropped_told)
             self._dropped_told = dropped
+        self.metrics.hand_on()
 
     def _guard(self, function: Any, *arguments: Any) -> None:
         try:
@@ -286,10 +287,10 @@ class Drain:
 
     def _closed(self, record: tuple[Any, ...]) -> None:
         number = record[7]
-        peer = self.spans.peer(number)
+        transport = self.spans.transport(number)
         self.spans.flush_folds(number)
         lived = (record[2] - record[1]) / 1e9 if record[2] > record[1] else None
         rtt = record[6] / 1e6 if record[6] else None
         owner = parent_of(record[3], record[4], record[10])
-        self.metrics.closed(lived, peer.transport, rtt, record[5], owner)
+        self.metrics.closed(lived, transport, rtt, record[5], owner)
         self.spans.forget(number)

@@ -1,10 +1,11 @@
 """tracesock's metrics as instruments of any MeterProvider.
 
-Rare events (a connect, a look-up, a close) are recorded by the drain through ordinary instruments.
-What every call does is counted natively, and a collection finds it ready: bytes as an observable
-counter; the buckets of send and stall durations are added to the SDK's own aggregations by an
-observable callback, which the SDK calls before it collects. Each reader, its temporality and the
-views see an ordinary histogram; docs/reference/telemetry.md says where the likeness ends.
+The drain records the rarer events (a connect, a look-up, a close): the first of a round by the
+ordinary instruments, with their exemplars, the others in the same aggregations. What every call
+does is counted natively, and a collection finds it ready: bytes as an observable counter; the
+buckets of send and stall durations are added to the SDK's own aggregations by an observable
+callback, which the SDK calls before it collects. Each reader, its temporality and the views see an
+ordinary histogram; docs/reference/telemetry.md says where the likeness ends.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ Attributes = dict[str, str | int]
 _Key = tuple[tuple[str, str | int], ...]
 
 _BOUNDS_NS = tuple(round(bound * 1e9) for bound in semconv.CALL_BOUNDARIES)
+
+_MOST_SHOWN = 16  # observations of an attribute set, for each round of the drain
 
 SIGNAL_METRICS = "metrics"
 SIGNAL_LOGS = "logs"  # the audit's records
@@ -222,28 +225,30 @@ def _real(instrument: Any) -> Any:
     return getattr(instrument, "_real_instrument", None) or instrument
 
 
-def _merge(instrument: Any, key: _Key, buckets: _Buckets, since: int) -> None:
-    """Add `buckets` to a histogram, in each reader and each view.
+def _aggregate(
+    instrument: Any, attributes: Attributes, since: int, fill: Callable[[Any], None]
+) -> None:
+    """Call `fill` with the aggregation of an attribute set, in each reader and each view.
 
-    `since` is when the first of them may have been observed, in nanoseconds since the epoch.
-    Raises _Unsupported.
+    `since` is when the first of what it adds may have been observed, in nanoseconds since the
+    epoch. Raises _Unsupported.
     """
     real = _real(instrument)
     for storage in _storages(instrument):
         try:
             for match in storage._get_or_init_view_instrument_match(real):
                 wanted = match._view._attribute_keys
-                attributes = {k: v for k, v in key if wanted is None or k in wanted}
+                kept = {k: v for k, v in attributes.items() if wanted is None or k in wanted}
                 # Collection takes the same lock.
                 with match._lock:
                     before = len(match._attributes_aggregation)
-                    aggregation = _aggregation(match, attributes)
+                    aggregation = _aggregation(match, kept)
                     if len(match._attributes_aggregation) != before and not getattr(
                         match, "_previous_collection_start_nanos", None
                     ):
                         aggregation._start_time_unix_nano = since
                         aggregation._previous_collection_start_nano = since
-                    _fill(aggregation, buckets)
+                    fill(aggregation)
         except Exception as error:
             raise _Unsupported(f"{type(error).__name__}: {error}") from error
 
@@ -268,7 +273,7 @@ def _aggregation(match: Any, attributes: Attributes) -> Any:
     return known[key]
 
 
-def _fill(aggregation: Any, buckets: _Buckets) -> None:
+def _fill(buckets: _Buckets, aggregation: Any) -> None:
     """Add to one aggregation what is known of many observations: the sum always exactly."""
     from opentelemetry.sdk.metrics._internal import aggregation as module
 
@@ -318,6 +323,55 @@ def _fill(aggregation: Any, buckets: _Buckets) -> None:
         aggregation.aggregate(_Value(total / sum(buckets.counts)), False)
     else:
         raise TypeError(f"the aggregation {type(aggregation).__name__} is not known")
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+class _Recorded:
+    """What an instrument was told of one attribute set since it was last handed on."""
+
+    __slots__ = ("attributes", "counts", "instrument", "others", "shown")
+
+    def __init__(self, instrument: Any, attributes: Attributes, counts: bool) -> None:
+        self.instrument = instrument
+        self.attributes = attributes
+        self.counts = counts
+        # The first ones, each with its span, of which the last is the longest of the rest.
+        self.shown: list[tuple[float, SpanContext | None]] = []
+        self.others: list[float] = []
+
+    def put(self, value: float, span: SpanContext | None) -> None:
+        if len(self.shown) < _MOST_SHOWN:
+            self.shown.append((value, span))
+        elif value > self.shown[-1][0]:
+            self.others.append(self.shown[-1][0])
+            self.shown[-1] = (value, span)
+        else:
+            self.others.append(value)
+
+    def hand_on(self) -> None:
+        """To the SDK, or whatever else the provider's instruments are."""
+        if self.counts:
+            self.instrument.add(sum(self.others) + sum(v for v, _ in self.shown), self.attributes)
+            return
+        for value, span in self.shown:
+            if span is None:
+                self.instrument.record(value, self.attributes)
+            else:
+                context = trace.set_span_in_context(trace.NonRecordingSpan(span), Context())
+                self.instrument.record(value, self.attributes, context)
+        if not self.others:
+            return
+        try:
+            _aggregate(self.instrument, self.attributes, time.time_ns(), self._fill)
+        except _Unsupported:
+            for value in self.others:
+                self.instrument.record(value, self.attributes)
+
+    def _fill(self, aggregation: Any) -> None:
+        for value in self.others:
+            aggregation.aggregate(_Value(value), False)
 
 
 # --- instruments --------------------------------------------------------------------------------
@@ -440,6 +494,8 @@ class _Instruments:
                 self._take_audit()
         except Exception:
             self.log_once("collect", "the counters could not be read")
+        if attached is not None:
+            attached.hand_on()
         return [Observation(value, dict(key)) for key, value in self.totals.items()]
 
     def _take_counts(self) -> None:
@@ -452,7 +508,7 @@ class _Instruments:
         for instrument, histogram in ((self.sends, counts.sends), (self.stalls, counts.stalls)):
             for key, buckets in histogram.items():
                 try:
-                    _merge(instrument, key, buckets, since)
+                    _aggregate(instrument, dict(key), since, functools.partial(_fill, buckets))
                 except _Unsupported:
                     self.log_once(
                         REASON_UNSUPPORTED,
@@ -522,6 +578,8 @@ class _Instruments:
     def after_fork(self) -> None:
         """What the parent counted is the parent's to tell."""
         self.lock = threading.Lock()
+        if self.attached is not None:
+            self.attached.after_fork()
         self.waiting = _Counts()
         self.totals.clear()
         self.since = time.time_ns()
@@ -613,12 +671,16 @@ class Metrics:
         }
         self._listeners = _Cap(cardinality_limit)
         self._closed = False
+        self._lock = threading.Lock()
+        self._recorded: dict[tuple[Any, ...], _Recorded] = {}
         self._instruments = _Instruments.of(meter_provider)
         self._instruments.attach(self)
 
     def close(self) -> None:
         """Record nothing more. What was counted until now is in the next collection."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
+        self.hand_on()
         self._instruments.detach(self)
 
     # --- events -------------------------------------------------------------------------------
@@ -751,33 +813,45 @@ class Metrics:
             if value is not None
         }
 
-    def _record(
-        self,
-        histogram: Any,
-        seconds: float,
-        attributes: Mapping[str, str | None],
-        span: SpanContext | None = None,
-    ) -> None:
-        if self._closed:
-            return
-        try:
-            seconds = max(0.0, seconds)
-            if span is None:
-                histogram.record(seconds, self._attributes(attributes))
-            else:
-                context = trace.set_span_in_context(trace.NonRecordingSpan(span), Context())
-                histogram.record(seconds, self._attributes(attributes), context)
-        except Exception:
-            self._failed()
+    # --- on the way to the instruments ----------------------------------------------------------
+
+    def hand_on(self) -> None:
+        """Give the instruments what they were told: the drain at the end of a round, and each
+        collection."""
+        with self._lock:
+            recorded, self._recorded = self._recorded, {}
+        for each in recorded.values():
+            try:
+                each.hand_on()
+            except Exception:
+                self._instruments.log_once("instrument", "an instrument failed")
+                self._instruments.drop(
+                    SIGNAL_METRICS, REASON_FAILED, len(each.shown) + len(each.others)
+                )
+
+    def after_fork(self) -> None:
+        """What the parent was told is the parent's to tell."""
+        self._lock = threading.Lock()
+        self._recorded = {}
 
     def _add(self, counter: Any, count: int, attributes: Mapping[str, str | None]) -> None:
-        if self._closed:
-            return
-        try:
-            counter.add(count, self._attributes(attributes))
-        except Exception:
-            self._failed()
+        self._record(counter, count, attributes, counts=True)
 
-    def _failed(self) -> None:
-        self._instruments.log_once("instrument", "an instrument failed")
-        self._instruments.drop(SIGNAL_METRICS, REASON_FAILED, 1)
+    def _record(
+        self,
+        instrument: Any,
+        value: float,
+        attributes: Mapping[str, str | None],
+        span: SpanContext | None = None,
+        counts: bool = False,
+    ) -> None:
+        value = max(0, value)
+        key = (id(instrument), *attributes.values())
+        with self._lock:
+            if self._closed:
+                return
+            known = self._recorded.get(key)
+            if known is None:
+                known = _Recorded(instrument, self._attributes(attributes), counts)
+                self._recorded[key] = known
+            known.put(value, span)

@@ -279,6 +279,14 @@ class Spans:
             server,
         )
 
+    def transport(self, number: int) -> str | None:
+        """How the connection with this number goes: `network.transport`."""
+        known = self._peers.get(number)
+        if known is not None:
+            return known.transport
+        row = recorder.connection(number)
+        return None if row is None else semconv.transport_of(*row[:3])
+
     def tls_peer(self, remote: Any, server: str | None) -> Peer:
         """The other side of a TLS connection."""
         address, _ = endpoint(remote)
