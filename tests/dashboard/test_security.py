@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tracesock.dashboard import protocol
+from tracesock.dashboard import live, protocol
 from tracesock.dashboard.otlp import PROTOBUF
 from tracesock.dashboard.security import Access, is_loopback
 from tracesock.dashboard.server import Dashboard, PortInUse, Settings
@@ -294,41 +294,60 @@ def test_only_static_files_are_served(served: Served, path: str) -> None:
     assert served.get(path)[0] == 404
 
 
+class Page:
+    """A web socket, opened as a page opens it."""
+
+    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
+        from wsproto import ConnectionType, WSConnection
+        from wsproto.events import AcceptConnection, Request
+        from wsproto.extensions import Extension
+
+        extensions: list[Extension] = []
+        host = f"127.0.0.1:{port}"
+        self._ws = WSConnection(ConnectionType.CLIENT)
+        self.sock = socket.socket()
+        self.sock.settimeout(60)
+        if receive_buffer is not None:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.sock.connect(("127.0.0.1", port))
+        origin = [(b"Origin", f"http://{host}".encode())]
+        request = Request(host=host, target="/live", extra_headers=origin, extensions=extensions)
+        self.sock.sendall(self._ws.send(request))
+        assert isinstance(self.next(), AcceptConnection)
+
+    def say(self, text: str) -> None:
+        from wsproto.events import TextMessage
+
+        self.sock.sendall(self._ws.send(TextMessage(data=text)))
+
+    def next(self) -> Any:
+        """What comes next; None when the connection has ended."""
+        while True:
+            for event in self._ws.events():
+                return event
+            data = self.sock.recv(65536)
+            if not data:
+                return None
+            self._ws.receive_data(data)
+
+    def __enter__(self) -> Page:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+
 def test_a_message_that_is_too_long_or_wrong_ends_the_web_socket(served: Served) -> None:
-    from wsproto import ConnectionType, WSConnection
-    from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
-    from wsproto.extensions import Extension
+    from wsproto.events import CloseConnection, TextMessage
 
     def talk(text: str) -> int | None:
-        host = f"127.0.0.1:{served.port}"
-        ws = WSConnection(ConnectionType.CLIENT)
-        extensions: list[Extension] = []
-        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as sock:
-            sock.sendall(
-                ws.send(
-                    Request(
-                        host=host,
-                        target="/live",
-                        extra_headers=[(b"Origin", f"http://{host}".encode())],
-                        extensions=extensions,
-                    )
-                )
-            )
-            accepted = False
-            while True:
-                data = sock.recv(65536)
-                ws.receive_data(data or None)
-                for event in ws.events():
-                    if isinstance(event, AcceptConnection):
-                        accepted = True
-                        sock.sendall(ws.send(TextMessage(data=text)))
-                    elif isinstance(event, CloseConnection):
-                        return int(event.code)
-                    elif isinstance(event, TextMessage):
-                        return None
-                if not data:
-                    assert accepted
-                    return 1006
+        with Page(served.port) as page:
+            page.say(text)
+            event = page.next()
+            if isinstance(event, CloseConnection):
+                return int(event.code)
+            assert event is None or isinstance(event, TextMessage)
+            return 1006 if event is None else None
 
     assert talk('{"url": "/"}') is None
     assert talk("[" * 10_000) == 1003
@@ -457,3 +476,144 @@ def test_a_request_that_is_slow_and_a_page_that_stays_open_are_no_waiting(
         time.sleep(1)
         sock.sendall(b"GET /api/status HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def connections(served: Served) -> int:
+    """The connections that the server holds."""
+    server = served.dashboard._server
+    assert server is not None
+    return len(server.server_state.connections)
+
+
+def test_who_never_reads_his_answers_is_ended(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "STALL_TIMEOUT", 1.0)
+    served: Served = start()
+    request = b"GET /static/app.css HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", served.port))
+        sock.sendall(request * 200)
+        assert wait_until(lambda: connections(served) == 1)
+        assert wait_until(lambda: connections(served) == 0, 30)
+        sock.settimeout(60)
+        received = 0
+        with contextlib.suppress(ConnectionResetError):
+            while data := sock.recv(1 << 20):
+                received += len(data)
+    answer = len(served.get("/static/app.css")[2])
+    assert received < 200 * answer
+
+
+def test_who_reads_slowly_gets_it_all(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "STALL_TIMEOUT", 2.0)
+    served: Served = start()
+    answer = len(served.get("/static/app.css")[2])
+    ask = b"GET /static/app.css HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", served.port))
+        sock.settimeout(60)
+        count = 4_000_000 // answer
+        sock.sendall(b"".join([ask + b"\r\n"] * (count - 1) + [ask + b"Connection: close\r\n\r\n"]))
+        received, began = 0, time.monotonic()
+        while data := sock.recv(1 << 16):
+            received += len(data)
+            # Half a megabyte a second: several times STALL_TIMEOUT for it all.
+            time.sleep(max(0.0, began + received / 500_000 - time.monotonic()))
+    assert received > count * answer
+
+
+def test_a_body_that_goes_on_after_its_answer_is_ended(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "BODY_TIMEOUT", 1.0)
+    served: Served = start()
+    head = b"POST /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\n"
+
+    def refused(sock: socket.socket) -> bytes:
+        sock.sendall(head)
+        answer = b""
+        while not answer.endswith(b"</html>"):
+            data = sock.recv(65536)
+            assert data, answer
+            answer += data
+        return answer
+
+    with socket.create_connection(("127.0.0.1", served.port), 60) as sock:
+        assert refused(sock).startswith(b"HTTP/1.1 404")
+        ended = time.monotonic() + 60
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            while time.monotonic() < ended:
+                sock.sendall(b"x")
+                time.sleep(0.05)
+    # One that sends the rest in time may ask again.
+    with socket.create_connection(("127.0.0.1", served.port), 60) as sock:
+        assert refused(sock).startswith(b"HTTP/1.1 404")
+        sock.sendall(b"x" * 100_000)
+        time.sleep(2)
+        sock.sendall(b"GET /favicon.ico HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_too_many_connections_end_the_one_that_waited_longest(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 20)
+    served: Served = start()
+    body = Spans().add("in time", trace=1).body
+    head = "POST /v1/traces HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-protobuf"
+    with contextlib.ExitStack() as stack:
+        busy = stack.enter_context(socket.create_connection(("127.0.0.1", served.port), 60))
+        busy.sendall(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        page = stack.enter_context(Page(served.port))
+        page.say('{"url": "/"}')
+        assert page.next() is not None
+        silent = []
+        for _ in range(60):
+            silent.append(
+                stack.enter_context(socket.create_connection(("127.0.0.1", served.port), 60))
+            )
+        assert served.get("/api/status")[0] == 200
+        assert wait_until(lambda: connections(served) <= 21)
+        with contextlib.suppress(ConnectionResetError):
+            assert silent[0].recv(100) == b""
+        busy.sendall(body)
+        assert busy.recv(65536).startswith(b"HTTP/1.1 200")
+        page.say('{"url": "/traces"}')
+        while (event := page.next()) is not None and '"/traces"' not in getattr(event, "data", ""):
+            pass
+        assert event is not None
+
+
+def test_a_web_socket_that_names_no_page_is_ended(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wsproto.events import CloseConnection
+
+    monkeypatch.setattr(live, "FIRST_MESSAGE_TIMEOUT", 0.5)
+    with Page(start().port) as page:
+        event = page.next()
+        assert isinstance(event, CloseConnection) and event.code == 1008
+
+
+def test_a_web_socket_that_reads_nothing_is_ended(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "STALL_TIMEOUT", 1.0)
+    served: Served = start()
+    for trace in range(60):
+        served.post("traces", Spans().connect("db.example", 5432, trace=trace + 1).body)
+    with Page(served.port, receive_buffer=4096) as page:
+        asked = 0
+
+        def ended() -> bool:
+            nonlocal asked
+            asked += 1
+            with contextlib.suppress(OSError):
+                page.say(f'{{"url": "/traces?q={"" if asked % 2 else "db"}"}}')
+            time.sleep(0.02)
+            return served.dashboard.live._open == 0
+
+        page.sock.settimeout(1)
+        assert wait_until(ended, 60)
+        assert wait_until(lambda: connections(served) == 0)

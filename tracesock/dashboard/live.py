@@ -22,6 +22,8 @@ _TICK: Final = 1.0
 _SHARE: Final = 0.2
 _MAX_SOCKETS: Final = 64
 _MAX_ADDRESS: Final = 8192
+# Seconds in which a page has said what it shows; it does so at once.
+FIRST_MESSAGE_TIMEOUT = 10.0
 
 
 class Live:
@@ -76,7 +78,12 @@ class Live:
 
     async def _listen(self, websocket: WebSocket, view: _Wanted, wake: asyncio.Event) -> None:
         while True:
-            message = await websocket.receive()
+            try:
+                async with asyncio.timeout(None if view.url else FIRST_MESSAGE_TIMEOUT):
+                    message = await websocket.receive()
+            except TimeoutError:
+                await websocket.close(1008)
+                return
             if message["type"] != "websocket.receive":
                 return
             try:

@@ -42,6 +42,7 @@ from tracesock.dashboard.security import Access, Guard
 from tracesock.dashboard.store import Retention, Store
 
 _STATIC: Final = Path(__file__).parent / "static"
+_SEND_BUFFER: Final = 256 * 1024
 _STATIC_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
@@ -382,6 +383,8 @@ def _listen(host: str, port: int) -> socket.socket:
     sock = socket.socket(family, kind, proto)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Inherited by every connection: what one that reads nothing can take of the kernel.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         sock.bind(address)
         sock.listen(256)
     except OSError as error:
