@@ -80,7 +80,8 @@ $(VENV)/.bench: $(VENV)/.dependencies
 $(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-build-isolation --no-deps --force-reinstall .
-	@cp "$$($(BIN)/python -P -c 'import tracesock._native as n; print(n.__file__)')" tracesock/
+	@made="$$($(BIN)/python -P -c 'import tracesock._native as n; print(n.__file__)')" && \
+	rm -f "tracesock/$${made##*/}" && cp "$$made" tracesock/  # not into one that a program has loaded
 	@touch $@
 
 # The extension for one interpreter, beside the sources, with the build tools of $(VENV):

@@ -5,6 +5,7 @@
 //   unlocked(f)   runs f without the interpreter's lock and returns its result
 //   signals()     runs pending signal handlers; false when one raised
 //   waiting()     whether the socket has a timeout above zero, now (another thread may change it)
+//   holds(fd)     whether the descriptor is still the socket's
 #pragma once
 
 #include <cerrno>
@@ -87,14 +88,21 @@ enum class First : std::uint8_t { attempt, wait };
 template <class Runtime, class Op>
 Status retry(Runtime& runtime, sys::Descriptor fd, sys::Direction direction, Deadline& deadline,
              Attempt how, First first, Op& op, std::int64_t& result, int& error) {
-    if (first == First::wait && deadline.limited()) {
+    const auto wait = [&] {
         const Status status = wait_ready(runtime, fd, direction, deadline, error);
+        if (status != Status::timed_out || runtime.holds(fd)) return status;
+        // Closed meanwhile: poll(2) says so at its end, where the descriptor is gone.
+        error = EBADF;
+        return Status::failed;
+    };
+    if (first == First::wait && deadline.limited()) {
+        const Status status = wait();
         if (status != Status::done) return status;
     }
     for (;;) {
         Status status = attempt(runtime, how, op, result, error);
         if (status != Status::failed || !would_block(error) || !runtime.waiting()) return status;
-        status = wait_ready(runtime, fd, direction, deadline, error);
+        status = wait();
         if (status != Status::done) return status;
     }
 }

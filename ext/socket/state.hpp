@@ -78,6 +78,7 @@ class Runtime {
     }
     bool signals() noexcept { return PyErr_CheckSignals() == 0; }
     bool waiting() const noexcept { return socket_.timeout.load(std::memory_order_relaxed) > 0; }
+    bool holds(sys::Descriptor fd) const noexcept { return socket_.handle.get() == fd; }
 
   private:
     Socket& socket_;

@@ -287,6 +287,39 @@ def another_thread_shuts_down(socket: Any) -> Iterator[object]:
 
 
 @behaviour
+def another_thread_closes(socket: Any) -> Iterator[object]:
+    """At the end of its timeout, a call says that its descriptor is gone."""
+    for call in (
+        lambda sock: sock.recv(1),
+        lambda sock: sock.recv(100_000),
+        lambda sock: sock.recv_into(bytearray(1)),
+        lambda sock: sock.recvfrom(1),
+        lambda sock: sock.recvmsg(1),
+        lambda sock: sock.sendall(bytes(50_000_000)),
+    ):
+        with streams(socket) as (client, _server):
+            client.settimeout(0.6)
+            seen: list[object] = []
+            thread = threading.Thread(
+                target=lambda c=client, f=call, s=seen: s.append(attempt(f, c))
+            )
+            thread.start()
+            time.sleep(0.2)
+            client.close()
+            thread.join(30)
+            yield seen
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0.6)
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(attempt(listener.accept)))
+    thread.start()
+    time.sleep(0.2)
+    listener.close()
+    thread.join(30)
+    yield seen
+
+
+@behaviour
 def many_threads(socket: Any) -> Iterator[object]:
     one, two = socket.socketpair(stock.AF_UNIX, stock.SOCK_SEQPACKET)
     with one, two:
