@@ -26,6 +26,7 @@ from tracesock.dashboard.classify import Op
 from tracesock.dashboard.otlp import PROTOBUF, Limits, Refused, Signal
 from tracesock.dashboard.queries import Queries
 from tracesock.dashboard.rows import Filter, TraceQuery, Window
+from tracesock.dashboard.schema import SCHEMA_VERSION
 from tracesock.dashboard.store import Retention, Store, StoreError
 
 from .make import MS, SECOND, Metrics, Spans, decision, log_request, snapshot, span_id, trace_id
@@ -717,6 +718,7 @@ def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, clock:
     store.close()
     with sqlite3.connect(file) as db:
         db.execute("UPDATE latency SET buckets = '[' || substr(buckets, 2) || ']'")
+        db.execute("ALTER TABLE spans DROP COLUMN name_id")
         db.execute("PRAGMA user_version = 1")
     store = Store(file, clock=clock)
     store.start()
@@ -727,7 +729,9 @@ def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, clock:
         assert 0.088 < found.percentile(0.99) < 0.106
     store.close()
     with sqlite3.connect(file) as db:
-        assert db.execute("PRAGMA user_version").fetchone()[0] == 2
+        assert db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
+        names = "SELECT t.text FROM spans s JOIN terms t ON t.id = s.name_id"
+        assert db.execute(names).fetchall() == [("socket connect 192.0.2.1:5432",)] * 3
 
 
 def test_the_files_are_private(tmp_path: Path) -> None:

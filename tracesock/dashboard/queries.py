@@ -64,6 +64,19 @@ from tracesock.dashboard.schema import (
 _MISSED_ROUNDS: Final = 3.5
 MAX_WATERFALL: Final = 2_000
 
+# The traces that have one of the terms in a JSON array; whether trace `t` has, by its spans.
+_OF_TERMS: Final = (
+    "SELECT trace_no FROM trace_terms WHERE term_id IN (SELECT value FROM json_each(?))"
+)
+_HAS_TERM: Final = (
+    "EXISTS (SELECT 1 FROM spans s WHERE s.trace_no = t.no"
+    " AND (s.peer_id IN (SELECT value FROM json_each(?))"
+    " OR s.error_id IN (SELECT value FROM json_each(?))"
+    " OR s.name_id IN (SELECT value FROM json_each(?))"
+    " OR s.origin_id IN (SELECT o.id FROM json_each(?) j JOIN resources r ON r.service_id = j.value"
+    " JOIN origins o ON o.resource_id = r.id)))"
+)
+
 
 class Queries:
     """Reads one state of the database. `now` is the time that ages are counted from."""
@@ -497,40 +510,22 @@ class Queries:
             identity = _trace_id_range(query.text)
             matches = self._matching_terms(query.text)
             if identity:
-                where.append(
-                    "(trace_id BETWEEN ? AND ? OR no IN (SELECT trace_no FROM trace_terms"
-                    " WHERE term_id IN (SELECT value FROM json_each(?))))"
-                )
+                where.append(f"(trace_id BETWEEN ? AND ? OR no IN ({_OF_TERMS}))")
                 values += [*identity, json.dumps(list(matches))]
             else:
                 groups.append(matches)
         stored, oldest, newest = self._extent()
         if any(not g for g in groups):
             return TracePage([], False, stored, oldest, newest)
+        common: list[set[int]] = []
         for group in groups:
-            terms_json = json.dumps(list(group))
-            # A rare term drives the search; a common one is checked on each candidate.
-            rare = len(
-                self._rows(
-                    "SELECT 1 FROM trace_terms WHERE term_id IN (SELECT value FROM json_each(?))"
-                    " LIMIT 3000",
-                    terms_json,
-                )
-            )
-            if rare < 3000:
-                where.insert(
-                    0,
-                    "no IN (SELECT trace_no FROM trace_terms"
-                    " WHERE term_id IN (SELECT value FROM json_each(?)))",
-                )
-                values.insert(0, terms_json)
+            # A rare term drives the search; a common one is checked on candidates in their order.
+            if self._are_rare(group, stored):
+                where.append(f"no IN ({_OF_TERMS})")
+                values.append(json.dumps(list(group)))
             else:
-                in_list = ", ".join(str(int(t)) for t in sorted(group)[:500])
-                where.append(
-                    "EXISTS (SELECT 1 FROM trace_terms WHERE trace_no = traces.no"
-                    f" AND term_id IN ({in_list}))"
-                )
-        order = {
+                common.append(group)
+        column = {
             "arrival": "no",
             "start": "start_ns",
             "duration": "end_ns - start_ns",
@@ -538,15 +533,33 @@ class Queries:
             "errors": "errors",
         }[query.sort]
         direction = "DESC" if query.descending else "ASC"
-        rows = self._rows(
-            "SELECT no, trace_id, start_ns, end_ns, spans, errors, root_name, root_service,"
-            f" has_root FROM traces {'WHERE ' + ' AND '.join(where) if where else ''}"
-            f" ORDER BY {order} {direction}{'' if order == 'no' else ', no DESC'}"
-            " LIMIT ? OFFSET ?",
-            *values,
-            query.limit + 1,
-            query.offset,
-        )
+        order = f"ORDER BY {column} {direction}{'' if column == 'no' else ', no DESC'}"
+        wanted = query.offset + query.limit + 1
+        candidates = f"FROM traces {'WHERE ' + ' AND '.join(where) if where else ''} {order}"
+        columns = "no, trace_id, start_ns, end_ns, spans, errors, root_name, root_service, has_root"
+        if not common:
+            rows = self._rows(
+                f"SELECT {columns} {candidates} LIMIT ? OFFSET ?",
+                *values,
+                query.limit + 1,
+                query.offset,
+            )
+        else:
+            # Common terms are in many of the first candidates; if not, more of them are looked at.
+            checks = " AND ".join([_HAS_TERM] * len(common))
+            terms = [json.dumps(list(group)) for group in common for _ in range(4)]
+            for reach in (20 * wanted, 400 * wanted, -1):
+                rows = self._rows(
+                    f"SELECT * FROM (SELECT {columns} {candidates} LIMIT ?) AS t"
+                    f" WHERE {checks} {order} LIMIT ?",
+                    *values,
+                    reach,
+                    *terms,
+                    wanted,
+                )
+                if len(rows) >= wanted:
+                    break
+            rows = rows[query.offset :]
         more = len(rows) > query.limit
         rows = rows[: query.limit]
         texts = self._texts(i for r in rows for i in (r[6], r[7]))
@@ -573,6 +586,16 @@ class Queries:
             newest,
         )
 
+    def _are_rare(self, terms: set[int], stored: int) -> bool:
+        """Whether few traces have one of the terms."""
+        few = max(3000, stored // 20)
+        return (
+            self._rows(f"SELECT count(*) FROM ({_OF_TERMS} LIMIT ?)", json.dumps(list(terms)), few)[
+                0
+            ][0]
+            < few
+        )
+
     def _extent(self) -> tuple[int, int | None, int | None]:
         """About how many traces are stored, and the start times of the first and last to arrive."""
         first = self._db.execute("SELECT no, start_ns FROM traces ORDER BY no LIMIT 1").fetchone()
@@ -585,8 +608,7 @@ class Queries:
         return {
             row[0]
             for row in self._rows(
-                "SELECT id FROM terms WHERE kind IN (?, ?, ?, ?, ?) AND text LIKE ? ESCAPE '\\'"
-                " LIMIT 2000",
+                "SELECT id FROM terms WHERE kind IN (?, ?, ?, ?, ?) AND text LIKE ? ESCAPE '\\'",
                 TERM_SERVICE,
                 TERM_NAME,
                 TERM_PEER,

@@ -7,7 +7,7 @@ from typing import Final
 # `PRAGMA application_id`: tells the file from another program's. "trsk" in ASCII.
 APPLICATION_ID: Final = 0x7472736B
 # `PRAGMA user_version`: raised with every change of the tables or of what is in them.
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 # Widths of the slots of `latency`, seconds (`metric_points` has FINE alone). Series over all peers
 # have all three, series of one peer the two wider.
@@ -55,7 +55,8 @@ CREATE TABLE trace_terms (
 CREATE TABLE spans (
   trace_no INTEGER NOT NULL, span_id BLOB NOT NULL, origin_id INTEGER NOT NULL,
   start_ns INTEGER NOT NULL, error_id INTEGER NOT NULL, peer_id INTEGER NOT NULL,
-  body BLOB NOT NULL, PRIMARY KEY (trace_no, span_id)) WITHOUT ROWID;
+  body BLOB NOT NULL, name_id INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (trace_no, span_id)) WITHOUT ROWID;
 CREATE TABLE attempts (
   id INTEGER PRIMARY KEY, trace_no INTEGER NOT NULL, span_id BLOB NOT NULL,
   op INTEGER NOT NULL, service_id INTEGER NOT NULL, peer_id INTEGER NOT NULL,
@@ -114,8 +115,11 @@ CREATE INDEX logs_trace ON logs (trace_id) WHERE trace_id <> x'';
 CREATE TABLE intake (reason TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-# What makes a file of a version one of the next.
+# What makes a file of a version one of the next; `span_name` is the name in a span's body.
 MIGRATIONS: Final = {
     # Packed buckets were a JSON array, and are a text that another can be appended to.
     1: "UPDATE latency SET buckets = ',' || trim(buckets, '[]') WHERE buckets LIKE '[%_]'",
+    2: "ALTER TABLE spans ADD COLUMN name_id INTEGER NOT NULL DEFAULT 0;"
+    f" UPDATE spans SET name_id = coalesce((SELECT id FROM terms WHERE kind = {TERM_NAME}"
+    " AND text = span_name(body)), 0)",
 }

@@ -26,7 +26,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
 from tracesock.dashboard.ingest import Ingest
+from tracesock.dashboard.ingest.catalog import TERM_LENGTH
 from tracesock.dashboard.otlp import Limits, Refused, Signal
 from tracesock.dashboard.schema import (
     APPLICATION_ID,
@@ -245,6 +248,7 @@ class Store:
                 db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
             if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
                 raise StoreError(f"{self.path}: this file system does not allow SQLite's WAL mode")
+            db.create_function("span_name", 1, _span_name)
             while tables and version < SCHEMA_VERSION:
                 script = f"{MIGRATIONS[version]}; PRAGMA user_version = {version + 1};"
                 db.executescript(f"BEGIN; {script} COMMIT;")
@@ -633,6 +637,10 @@ class Store:
             " (SELECT 1 FROM trace_terms WHERE term_id = terms.id)"
             " AND id NOT IN (SELECT peer_id FROM series)"
         )
+
+
+def _span_name(body: bytes) -> str:
+    return str(Span.FromString(body).name)[:TERM_LENGTH]
 
 
 def _used_bytes(db: sqlite3.Connection) -> int:

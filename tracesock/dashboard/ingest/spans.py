@@ -219,7 +219,7 @@ class SpanIntake:
             body = span.SerializeToString()
             if len(body) > value_limit:
                 body = self._cut(span)
-            span_rows.append((no, span_id, origin, start, error, peer, body))
+            span_rows.append((no, span_id, origin, start, error, peer, body, name_term))
             if op in _TIMED:
                 series = known_series.get((op, service, peer, error))
                 if series is None:
