@@ -120,7 +120,8 @@ def test_histograms_that_left_the_cache_are_added_to(
     window = Window(at - SECOND, None)
     assert summary(store, clock, Op.CONNECT, Filter(window=window)).count == sum(expected.values())
     with store.read() as db:
-        edges = {e.peer: e.summary for e in Queries(db, clock.now).edges(Filter(window=window))}
+        found = Queries(db, clock.now).edges(Filter(window=window))
+        edges = {e.peer: e.summary for e in found.rows}
         longest = db.execute("SELECT max(length(buckets)) FROM latency").fetchone()[0]
     assert {p: s.count for p, s in edges.items()} == {
         f"peer-{peer}.example:443": n for peer, n in expected.items()
@@ -161,6 +162,46 @@ def test_a_trace_that_left_the_cache_is_found_again(
     assert [a.trace_id for a in attempts] == [trace_id(1).hex()]
 
 
+def test_terms_that_many_traces_have_are_found_as_rare_ones_are(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 121):
+        made = Spans(f"service-{number % 3}")
+        made.add(f"GET /{number % 50}", trace=number, span=number, duration_ms=number * 7 % 40 + 1)
+        made.connect(
+            f"peer-{number % 9}.example",
+            443,
+            trace=number,
+            parent=number,
+            error="timed_out" if number % 4 == 0 else "",
+        )
+        spans(store, made)
+    filters = [
+        Filter(),
+        Filter(service="service-1"),
+        Filter(peer="peer-3.example"),
+        Filter(service="service-2", peer="peer-5.example:443"),
+    ]
+    queries = [
+        TraceQuery(text=text, error=error, sort=sort, descending=down, offset=offset, limit=7)
+        for text in ("", "peer", "GET /1", "service-2", "timed", "no such")
+        for error in ("", "timed_out", "none")
+        for sort, down in (("arrival", True), ("duration", True), ("start", False))
+        for offset in (0, 7)
+    ]
+
+    def answers() -> list[tuple[list[str], bool]]:
+        with store.read() as db:
+            pages = [Queries(db).traces(f, q) for f in filters for q in queries]
+        return [([row.trace_id for row in page.rows], page.more) for page in pages]
+
+    rare = answers()
+    assert len(rare[0][0]) == 7
+    monkeypatch.setattr("tracesock.dashboard.queries._RARE", 0)
+    for found, expected in zip(answers(), rare, strict=True):
+        assert found == expected
+
+
 def test_a_span_that_comes_again_is_stored_once(store: Store) -> None:
     spans(store, Spans().add("a", span=1).add("b", span=2, parent=1))
     spans(store, Spans().add("a", span=1).add("c", span=3, parent=1))
@@ -187,7 +228,7 @@ def test_durations_are_counted_by_service_and_peer(store: Store, clock: Clock) -
     assert summary(store, clock, Op.CONNECT, Filter(peer="b.example")).errors == 1
     assert summary(store, clock, Op.CONNECT, Filter(service="three")).count == 0
     with store.read() as db:
-        edges = Queries(db, clock.now).edges(Filter(window=Window.last(900, clock.now)))
+        edges = Queries(db, clock.now).edges(Filter(window=Window.last(900, clock.now))).rows
     assert [(e.service, e.peer, e.summary.count) for e in edges] == [
         ("one", "a.example:1", 10),
         ("one", "b.example:2", 1),
@@ -228,7 +269,7 @@ def test_a_service_is_known_by_who_called_it(store: Store, clock: Clock) -> None
     spans(store, Spans("other").add("x", trace=9))
     settle(store)
     with store.read() as db:
-        edges = Queries(db, clock.now).edges(Filter())
+        edges = Queries(db, clock.now).edges(Filter()).rows
     assert [(e.service, e.peer, e.target) for e in edges] == [("front", "10.0.0.9:80", "back")]
 
 
@@ -357,7 +398,7 @@ def test_metrics_come_before_sampled_spans(store: Store, clock: Clock) -> None:
     assert summary(store, clock, Op.CONNECT).count == pytest.approx(100, abs=0.01)
     with store.read() as db:
         queries = Queries(db, clock.now + SECOND)
-        edges = queries.edges(Filter(window=Window.last(900, clock.now)))
+        edges = queries.edges(Filter(window=Window.last(900, clock.now))).rows
         tiles = queries.tiles(Filter())
     # The metric names the host, the span its port: one edge.
     assert [(e.peer, round(e.summary.count)) for e in edges] == [("h.example:443", 100)]

@@ -9,7 +9,6 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any, Final
 
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
@@ -30,6 +29,7 @@ from tracesock.dashboard.rows import (
     Decision,
     DnsName,
     Edge,
+    EdgePage,
     Filter,
     Gauge,
     Heatmap,
@@ -60,9 +60,14 @@ from tracesock.dashboard.schema import (
     TERM_SERVICE,
 )
 
+# Terms that fewer traces have, or fewer than a twentieth, are rare.
+_RARE: Final = 3_000
+# Rows of `latency` up to this number are sought one by one, more are scanned.
+_SOUGHT: Final = 20_000
 # A process whose snapshots stay away this many intervals is shown as gone.
 _MISSED_ROUNDS: Final = 3.5
 MAX_WATERFALL: Final = 2_000
+_OPS: Final = {int(op): op for op in Op}
 
 # The traces that have one of the terms in a JSON array; whether trace `t` has, by its spans.
 _OF_TERMS: Final = (
@@ -85,6 +90,9 @@ class Queries:
         self._db = db
         self.now = time.time_ns() if now is None else now
         self._connections: dict[tuple[Filter, str, str], list[Connection]] = {}
+        # Operation, service, peer, error and source of the series that were filtered.
+        self._series: dict[int, tuple[Op, int, int, int, int]] = {}
+        self._filtered_series: dict[tuple[tuple[Op, ...], str, str, bool], list[int]] = {}
 
     # -- texts -----------------------------------------------------------------------------------
 
@@ -174,55 +182,69 @@ class Queries:
             width = COARSE
         return width, start // (width * NS), end // (width * NS) + 1
 
-    @cached_property
-    def _series(self) -> dict[int, tuple[Op, int, int, int, int]]:
-        return {
-            row[0]: (Op(row[1]), row[2], row[3], row[4], row[5])
-            for row in self._rows(
-                "SELECT id, op, service_id, peer_id, error_id, source FROM series"
-            )
-        }
-
     def _filtered(self, ops: Iterable[Op], filters: Filter, by_peer: bool = False) -> list[int]:
         """The series of some operations that pass the filter of service and peer.
 
         Without a peer those over all peers; with one, or `by_peer`, those of single peers.
         """
-        wanted = set(ops)
-        service = self._term(TERM_SERVICE, filters.service) if filters.service else None
-        if filters.service and service is None:
-            return []
-        peers = self._peer_terms(filters.peer) if filters.peer else None
-        names_: set[int] = set()
-        if filters.peer:
-            question = self._term(TERM_DNS, split_host_port(filters.peer)[0])
-            names_ = {question} if question else set()
-        return [
-            identity
-            for identity, (op, s, p, _, _) in self._series.items()
-            if op in wanted
-            and (service is None or s == service)
-            and bool(p) == (by_peer or peers is not None)
-            and (peers is None or p in (names_ if op is Op.LOOKUP else peers))
-        ]
+        key = (tuple(ops), filters.service, filters.peer, by_peer)
+        if key not in self._filtered_series:
+            self._filtered_series[key] = self._read_series(*key)
+        return self._filtered_series[key]
+
+    def _read_series(
+        self, ops: tuple[Op, ...], service: str, peer: str, by_peer: bool
+    ) -> list[int]:
+        where = ["op IN (SELECT value FROM json_each(?))"]
+        values: list[Any] = [json.dumps([int(op) for op in ops])]
+        if service:
+            where.append("service_id = ?")
+            values.append(self._term(TERM_SERVICE, service) or -1)
+        if peer:
+            # The peer of a look-up is the name that was asked for.
+            where.append(
+                "peer_id IN (SELECT value FROM json_each(CASE op WHEN ? THEN ? ELSE ? END))"
+            )
+            question = self._term(TERM_DNS, split_host_port(peer)[0])
+            values += [
+                int(Op.LOOKUP),
+                json.dumps([question] if question else []),
+                json.dumps(list(self._peer_terms(peer))),
+            ]
+        else:
+            where.append("peer_id <> 0" if by_peer else "peer_id = 0")
+        found = []
+        for identity, op, *rest in self._db.execute(
+            "SELECT id, op, service_id, peer_id, error_id, source FROM series"
+            f" WHERE {' AND '.join(where)}",
+            values,
+        ):
+            self._series[identity] = (_OPS[op], *rest)
+            found.append(identity)
+        return found
 
     def _packed(
-        self, series: Sequence[int], width: int, first: int, after: int
-    ) -> Iterator[tuple[int, int, str]]:
-        """Slot, series and packed buckets of some series."""
-        query = (
-            "SELECT slot, series_id, buckets FROM latency"
-            " WHERE width = ? AND slot >= ? AND slot < ?"
+        self, series: Sequence[int], width: int, first: int, after: int, by_slot: bool
+    ) -> Iterator[tuple[int, str]]:
+        """Packed buckets of some series, joined by slot, or by series."""
+        group = "l.slot" if by_slot else "l.series_id"
+        wanted = json.dumps(list(series))
+        if len(series) * (after - first) <= _SOUGHT:
+            slots = json.dumps(list(range(first, after)))
+            source = (
+                "json_each(?) s CROSS JOIN json_each(?) i CROSS JOIN latency l"
+                " ON l.width = ? AND l.slot = s.value AND l.series_id = i.value"
+            )
+            values: tuple[Any, ...] = (slots, wanted, width)
+        else:
+            source = (
+                "latency l WHERE l.width = ? AND l.slot >= ? AND l.slot < ?"
+                " AND l.series_id IN (SELECT value FROM json_each(?))"
+            )
+            values = (width, first, after, wanted)
+        return self._db.execute(
+            f"SELECT {group}, group_concat(l.buckets, '') FROM {source} GROUP BY {group}", values
         )
-        values: list[Any] = [width, first, after]
-        # Few series are picked out by SQLite, many out of what it returns.
-        wanted = set(series)
-        if len(wanted) <= 500:
-            query += " AND series_id IN (SELECT value FROM json_each(?))"
-            values.append(json.dumps(list(wanted)))
-        for row in self._db.execute(query, values):
-            if row[1] in wanted:
-                yield row
 
     def _sums(
         self, series: Sequence[int], window: Window, by_peer: bool = False
@@ -230,7 +252,7 @@ class Queries:
         """Bucket counts by series over a window."""
         out: dict[int, dict[int, float]] = {}
         if series:
-            for _, identity, packed in self._packed(series, *self._slots(window, by_peer)):
+            for identity, packed in self._packed(series, *self._slots(window, by_peer), False):
                 unpack_into(out.setdefault(identity, {}), packed)
         return out
 
@@ -290,7 +312,7 @@ class Queries:
         group = max(1, -(-(after - first) // columns))
         slots: list[dict[int, float]] = [{} for _ in range(-(-(after - first) // group))]
         if series:
-            for slot, _, packed in self._packed(series, width, first, after):
+            for slot, packed in self._packed(series, width, first, after, True):
                 unpack_into(slots[(slot - first) // group], packed)
         return first * width * NS, float(group * width), slots
 
@@ -547,14 +569,14 @@ class Queries:
         else:
             # Common terms are in many of the first candidates; if not, more of them are looked at.
             checks = " AND ".join([_HAS_TERM] * len(common))
-            terms = [json.dumps(list(group)) for group in common for _ in range(4)]
+            sought = [json.dumps(list(group)) for group in common for _ in range(4)]
             for reach in (20 * wanted, 400 * wanted, -1):
                 rows = self._rows(
                     f"SELECT * FROM (SELECT {columns} {candidates} LIMIT ?) AS t"
                     f" WHERE {checks} {order} LIMIT ?",
                     *values,
                     reach,
-                    *terms,
+                    *sought,
                     wanted,
                 )
                 if len(rows) >= wanted:
@@ -588,13 +610,11 @@ class Queries:
 
     def _are_rare(self, terms: set[int], stored: int) -> bool:
         """Whether few traces have one of the terms."""
-        few = max(3000, stored // 20)
-        return (
-            self._rows(f"SELECT count(*) FROM ({_OF_TERMS} LIMIT ?)", json.dumps(list(terms)), few)[
-                0
-            ][0]
-            < few
+        few = max(_RARE, stored // 20)
+        found = self._rows(
+            f"SELECT count(*) FROM ({_OF_TERMS} LIMIT ?)", json.dumps(list(terms)), few
         )
+        return int(found[0][0]) < few
 
     def _extent(self) -> tuple[int, int | None, int | None]:
         """About how many traces are stored, and the start times of the first and last to arrive."""
@@ -741,7 +761,7 @@ class Queries:
 
     # -- peers -----------------------------------------------------------------------------------
 
-    def edges(self, filters: Filter) -> list[Edge]:
+    def edges(self, filters: Filter, limit: int = 200) -> EdgePage:
         """Services and whom they call, busiest first.
 
         An edge counts connects; where a service reports none to that peer, its requests. Spans
@@ -761,7 +781,7 @@ class Queries:
                 grouped.setdefault((service, peer), {}).setdefault(op, {})[identity] = counts
         texts = self._texts(i for key in (*grouped, *metrics) for i in key)
         ports: dict[tuple[int, str], list[tuple[int, int]]] = {}
-        for service, peer in grouped:
+        for service, peer in grouped if metrics else ():
             host = split_host_port(texts.get(peer, ""))[0]
             ports.setdefault((service, host), []).append((service, peer))
         for (service, peer), counted in metrics.items():
@@ -775,22 +795,26 @@ class Queries:
         targets = dict(self._rows("SELECT peer_id, service_id FROM peer_services"))
         names_ = self._texts(targets.values())
         seconds = self._covered(filters.window)
-        edges = []
+        busiest = []
         for (service, peer), ops in grouped.items():
             basis = Op.CONNECT if Op.CONNECT in ops else Op.CLIENT
+            count = sum(sum(counts.values()) for counts in ops[basis].values())
+            busiest.append((-count, texts.get(service, ""), texts.get(peer, ""), peer, ops, basis))
+        busiest.sort(key=lambda e: e[:3])
+        edges = []
+        for _, service_text, peer_text, peer, ops, basis in busiest[:limit]:
             summary = self._summary(ops[basis])
             edges.append(
                 Edge(
-                    texts.get(service, ""),
-                    texts.get(peer, ""),
+                    service_text,
+                    peer_text,
                     names_.get(targets.get(peer, 0), ""),
                     basis,
                     summary.count / seconds,
                     summary,
                 )
             )
-        edges.sort(key=lambda e: (-e.summary.count, e.service, e.peer))
-        return edges
+        return EdgePage(edges, len(busiest))
 
     def _covered(self, window: Window) -> float:
         """Seconds of what `_sums` of single peers adds up: whole slots, up to now."""

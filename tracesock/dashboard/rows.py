@@ -230,6 +230,14 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
+class EdgePage:
+    """The busiest edges, and how many there are."""
+
+    rows: Sequence[Edge]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Heatmap:
     """Counts by time slot and bucket, with percentiles by slot."""
 

@@ -40,9 +40,11 @@ def pack(buckets: Buckets) -> str:
 
 def unpack_into(buckets: Buckets, packed: str) -> None:
     """Adds packed buckets, of one row or of several joined, to `buckets`."""
-    flat = _decode(f"[0{packed}]")[0]
-    for bucket, n in zip(flat[1::2], flat[2::2], strict=True):
-        buckets[bucket] = buckets.get(bucket, 0) + n
+    values = iter(_decode(f"[0{packed}]")[0])
+    next(values)
+    get = buckets.get
+    for bucket, n in zip(values, values, strict=True):
+        buckets[bucket] = get(bucket, 0) + n
 
 
 class Slots:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from tracesock.dashboard import format as fmt
 from tracesock.dashboard.charts import bars, graph, heat_map
@@ -44,7 +45,8 @@ def _render(view: View) -> Page:
     filters_ = view.filter("1h")
     chosen = params.choice("of", list(_OPS), "connect")
     op = _OPS[chosen]
-    edges = queries.edges(filters_)
+    found = queries.edges(filters_)
+    edges = found.rows
     heat = queries.heatmap(filters_, op)
     failures = queries.failures(filters_)
     if not edges and not heat.summary.count and not failures:
@@ -57,8 +59,8 @@ def _render(view: View) -> Page:
                 panel(
                     "Map",
                     drawn or h("p", "No connects in this time.", class_="muted"),
-                    note=f"the {_DRAWN} busiest of {len(edges)} edges"
-                    if len(edges) > _DRAWN
+                    note=f"the {_DRAWN} busiest of {fmt.number(found.total)} edges"
+                    if found.total > _DRAWN
                     else None,
                     class_="map",
                 ),
@@ -76,7 +78,15 @@ def _render(view: View) -> Page:
                 ),
                 class_="peer-grid" if columns < 4 else "peer-grid wide",
             ),
-            panel("Edges", _table(view, edges), note=f"{len(edges)}") if edges else None,
+            panel(
+                "Edges",
+                _table(view, edges),
+                note=fmt.number(found.total)
+                if found.total == len(edges)
+                else f"the {len(edges)} busiest of {fmt.number(found.total)}",
+            )
+            if edges
+            else None,
         )
     operation = field_(
         "Latency of",
@@ -99,7 +109,7 @@ def _plural(op: Op) -> str:
     )
 
 
-def _map(view: View, edges: list[Edge]) -> tuple[Html, int]:
+def _map(view: View, edges: Sequence[Edge]) -> tuple[Html, int]:
     params = view.params
     drawn = edges[:_DRAWN]
     services = {e.service for e in edges}
@@ -155,7 +165,7 @@ def _failures(failures: list[tuple[Op, str, float]]) -> Html:
     )
 
 
-def _table(view: View, edges: list[Edge]) -> Html:
+def _table(view: View, edges: Sequence[Edge]) -> Html:
     return table(
         _COLUMNS,
         [
@@ -180,7 +190,7 @@ def _table(view: View, edges: list[Edge]) -> Html:
                 ),
                 id=f"e-{e.service}-{e.peer}",
             )
-            for e in edges[:200]
+            for e in edges
         ],
         "Edges: calls of a service to a peer",
         class_="cards",
