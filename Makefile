@@ -22,6 +22,9 @@ test: install $(VENV)/.development ## build, install and run the tests (ARGS="-k
 example: install $(VENV)/.development ## run an example of docs/examples (NAME=fastapi, gunicorn or tls_client)
 	@$(BIN)/python docs/examples/$(NAME)/run.py
 
+test-suites: install $(VENV)/.development ## other people's tests, on stock and on tracesock (ARGS="--list", ARGS="waitress test_ssl")
+	@$(BIN)/python tests/suites/run.py $(ARGS)
+
 test-kernel: $(VENV)/.dependencies ## the families and test_socket on Debian's kernel, in QEMU (ARGS="--only 'families-*'")
 	@$(PYTHON) tests/kernel/vm.py all $(ARGS)
 

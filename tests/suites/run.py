@@ -39,6 +39,7 @@ PROJECT = HERE.parent.parent
 BUILD = PROJECT / "build" / "suites"
 GOOD = ("passed", "xfailed", "xpassed")
 RETRIES = 2
+END = "the end of the run"  # stands among the tests where that was not reached
 
 
 def _conformance() -> types.ModuleType:
@@ -274,8 +275,10 @@ def read_events(path: pathlib.Path, mode: str, output: str, seconds: float) -> R
             outcomes[record["test"]] = Outcome(outcome, record.get("text", ""))
     if not in_place:
         raise SuiteError(f"the tests did not run on {mode}:\n{output[-3000:]}")
+    if not outcomes:
+        raise SuiteError(f"there are no tests:\n{output[-3000:]}")
     if not finished:
-        outcomes["the end of the run"] = Outcome("not run", output[-3000:])
+        outcomes[END] = Outcome("not run", output[-3000:])
     return Run(outcomes, output, seconds)
 
 
@@ -353,6 +356,8 @@ def do_project(project: Project, python: str, reasons: dict[str, str], refresh: 
         ports = {name: stack.enter_context(server(name)) for name in project.services}
         stock = stock_run(project, interpreter, source, ports, refresh)
         print(f"  stock:     {_counts(stock)}", flush=True)
+        if END in stock.outcomes:
+            raise SuiteError(f"stock did not reach the end:\n{stock.outcomes[END].text}")
         if project.expected:
             counts = stock.counts()
             for outcome, number in project.expected.items():
