@@ -36,7 +36,7 @@ window.WebSocket = class extends EventTarget {
 
 def until(page: Any, expression: str) -> None:
     """Waits for a true value. Playwright's own wait evaluates text in the page: not allowed."""
-    assert wait_until(lambda: page.evaluate(expression)), expression
+    assert wait_until(lambda: page.evaluate(expression), 40), expression
 
 
 class Watched:
@@ -46,7 +46,7 @@ class Watched:
         options.setdefault("viewport", DESKTOP)
         self.context = browser.new_context(timezone_id="Asia/Kathmandu", locale="en-GB", **options)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(40_000)
         self.served = served
         self.requests: list[str] = []
         self.complaints: list[str] = []
@@ -310,7 +310,7 @@ def test_a_span_by_mouse_and_by_keys(busy: Served, watch: Any) -> None:
     # Folding is not undone by an update.
     page.keyboard.press("Escape")
     page.locator(".fold").first.click()
-    assert page.locator(".wf-rows > li:visible").count() == 1
+    assert wait_until(lambda: page.locator(".wf-rows > li:visible").count() == 1)
 
 
 def test_an_update_takes_nothing_from_who_types(busy: Served, watch: Any) -> None:
@@ -342,7 +342,7 @@ def test_keys_lead_to_screens_and_tell_about_themselves(busy: Served, watch: Any
     page.keyboard.press("?")
     page.get_by_role("dialog").wait_for()
     page.keyboard.press("Escape")
-    assert page.get_by_role("dialog").count() == 0
+    page.get_by_role("dialog").wait_for(state="hidden")
 
 
 def test_the_first_stop_leads_past_the_navigation_also_before_the_page_is_live(
@@ -358,7 +358,7 @@ def test_the_first_stop_leads_past_the_navigation_also_before_the_page_is_live(
     until(page, "location.hash === '#main'")
     # A document that were loaded anew would begin at its top, and ask once more.
     page.wait_for_timeout(500)
-    assert page.evaluate("document.activeElement.id") == "main"
+    until(page, "document.activeElement.id === 'main'")
     assert watched.loads == 1
 
 
@@ -392,9 +392,10 @@ def test_the_theme_is_chosen_and_kept(busy: Served, watch: Any) -> None:
     dark = background()
     assert dark != light
     page.reload()
+    page.wait_for_selector("[data-state=live]")
     assert background() == dark
     page.keyboard.press("t")
-    assert background() == light
+    assert wait_until(lambda: background() == light)
 
 
 def test_times_are_in_the_viewers_zone(served: Served, watch: Any) -> None:
@@ -449,11 +450,11 @@ def test_without_scripts_it_is_read_all_the_same(busy: Served, watch: Any) -> No
     page.goto(f"{busy.url}/traces?error=any")
     assert page.locator("tbody tr").count() > 0
     page.locator(".row-link").first.click()
-    assert page.get_by_role("heading", name="Waterfall").count() == 1
+    page.get_by_role("heading", name="Waterfall").wait_for()
     page.goto(f"{busy.url}/traces")
     page.fill("#f-q", "feed")
     page.get_by_role("button", name="Apply").click()
-    assert "q=feed" in page.url
+    page.wait_for_url("**q=feed**")
 
 
 # -- how it looks ----------------------------------------------------------------------------------

@@ -149,6 +149,7 @@ def _map(view: View, edges: Sequence[Edge]) -> tuple[Html, int]:
             "p",
             h("span", h("i", class_="swatch node-service"), "service", class_="key"),
             h("span", h("i", class_="swatch node-peer"), "peer without telemetry", class_="key"),
+            h("span", h("i", class_="swatch edge-warn"), "under 5 % fail", class_="key"),
             h("span", h("i", class_="swatch edge-bad"), "5 % or more fail", class_="key"),
             class_="legend",
         ),
