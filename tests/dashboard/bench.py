@@ -3,10 +3,11 @@
     python tests/dashboard/bench.py                 # a table
     python tests/dashboard/bench.py --json FILE     # and the figures as JSON
 
-Starts `tracesock dashboard` on a scratch database, fills it over OTLP/HTTP with an hour's spans, and
-opens it in Chromium. Then spans that have just ended come at the rate to be shown while the page is
-open; what the server, the sender and the browser take of the processors then is told apart. Where playwright or Chromium is missing, the time of the HTML answer stands for the first paint. All of
-it is on the loopback interface and ends by itself.
+Starts `tracesock dashboard` on a scratch database, fills it over OTLP/HTTP with an hour's spans,
+and opens it in Chromium. Then spans that have just ended come at the rate to be shown while the
+page is open, and what the server, the sender and the browser take of the processors is told apart.
+Where playwright or Chromium is missing, the time of the HTML answer stands for the first paint. All
+of it is on the loopback interface and ends by itself.
 """
 
 from __future__ import annotations
