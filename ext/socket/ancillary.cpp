@@ -353,8 +353,12 @@ PyObject* socket_recvmsg(PyObject* self, PyObject* arguments) noexcept {
     return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
         Py_ssize_t size = 0, control_size = 0;
         int flags = 0;
-        if (!PyArg_ParseTuple(arguments, "n|ni:recvmsg", &size, &control_size, &flags))
+        if (PyTuple_GET_SIZE(arguments) == 1 && PyLong_CheckExact(PyTuple_GET_ITEM(arguments, 0))) {
+            size = PyLong_AsSsize_t(PyTuple_GET_ITEM(arguments, 0));
+            if (size == -1 && PyErr_Occurred() != nullptr) return nullptr;
+        } else if (!PyArg_ParseTuple(arguments, "n|ni:recvmsg", &size, &control_size, &flags)) {
             return nullptr;
+        }
         if (size < 0) {
             PyErr_SetString(PyExc_ValueError, "negative buffer size in recvmsg()");
             return nullptr;
@@ -414,7 +418,10 @@ PyObject* socket_sendmsg(PyObject* self, PyObject* arguments) noexcept {
         PyObject* ancillary = nullptr;
         PyObject* destination = Py_None;
         int flags = 0;
-        if (!PyArg_ParseTuple(arguments, "O|OiO:sendmsg", &data, &ancillary, &flags, &destination))
+        if (PyTuple_GET_SIZE(arguments) == 1)
+            data = PyTuple_GET_ITEM(arguments, 0);
+        else if (!PyArg_ParseTuple(arguments, "O|OiO:sendmsg", &data, &ancillary, &flags,
+                                   &destination))
             return nullptr;
         Socket& socket = state_of(self);
         msghdr message{};
