@@ -40,11 +40,11 @@ struct Own {
     int namers = 0;
     bool forked = false;  // the ring was the parent's
 
-    // The interpreter whose objects the callables are.
-    PyInterpreterState* interpreter = nullptr;
+    // The interpreter whose objects the callables are; those under the mutex.
+    std::atomic<PyInterpreterState*> interpreter{nullptr};
     PyObject* restart = nullptr;
     PyObject* context_reader = nullptr;
-    PyObject* trace_module = nullptr;  // "opentelemetry.trace"
+    std::atomic<PyObject*> trace_module{nullptr};  // "opentelemetry.trace"
 };
 
 Own& own() noexcept {
@@ -192,12 +192,17 @@ void put_context(Entry& entry) noexcept {
         entry.span = context.span;
         return;
     }
-    if (all.context_reader == nullptr) return;
+    Ref reader;
+    {
+        const std::lock_guard guard(all.mutex);
+        reader = Ref::borrow(all.context_reader);
+    }
+    if (!reader) return;
     PyObject *kind, *value, *trace;
     PyErr_Fetch(&kind, &value, &trace);
     // Not imported by the program: there is no context.
     if (Ref module{PyImport_GetModule(all.trace_module)}) {
-        Ref context(PyObject_CallNoArgs(all.context_reader));
+        Ref context(PyObject_CallNoArgs(reader.get()));
         if (context && PyBytes_Check(context.get()) && PyBytes_GET_SIZE(context.get()) == 25) {
             const char* bytes = PyBytes_AS_STRING(context.get());
             std::memcpy(entry.trace.data(), bytes, 16);
@@ -221,8 +226,9 @@ std::shared_ptr<Ring> usable_ring(bool& failed) noexcept {
     std::unique_lock guard(all.mutex);
     if (!all.forked || all.restart == nullptr || !in_own_interpreter()) return all.ring;
     all.forked = false;
+    const Ref restart = Ref::borrow(all.restart);
     guard.unlock();
-    if (!Ref(PyObject_CallNoArgs(all.restart))) {
+    if (!Ref(PyObject_CallNoArgs(restart.get()))) {
         // Tried again by the next record.
         guard.lock();
         all.forked = true;
@@ -390,7 +396,7 @@ bool Call::decide(const Address& address) noexcept {
         kept->judged.store(0, std::memory_order_relaxed);
     Peer peer = read_peer(address.header, address.length);
     if (peer.wildcard) [[unlikely]]
-        resolve_wildcard(peer, socket_.handle.get());
+        resolve_wildcard(peer, SharedHandle::Lease(socket_.handle).get());
     const bool recorded = (watched() & recording) != 0;
     const Judged judged = judge_peer(Direction::egress, peer, entry_, recorded);
     if (recorded) {
@@ -593,7 +599,7 @@ void count_bytes(Socket& socket, bool outgoing, std::int64_t size) noexcept {
         const int error = errno;
         if (auto peer = std::unique_ptr<Address>(new (std::nothrow) Address())) {
             // Not connected: remembered as well, or every call would ask again.
-            if (!peer_of(socket.handle.get(), *peer)) peer->length = 0;
+            if (!peer_of(SharedHandle::Lease(socket.handle).get(), *peer)) peer->length = 0;
             kept->remember(std::move(peer));
         }
         errno = error;
@@ -613,7 +619,8 @@ void start_life(Socket& socket) noexcept {
     // Accepted or adopted: it is told of whom it was connected to, whatever ends the connection.
     const int error = errno;
     auto peer = std::unique_ptr<Address>(new (std::nothrow) Address());
-    const bool connected = peer != nullptr && peer_of(socket.handle.get(), *peer);
+    const bool connected =
+        peer != nullptr && peer_of(SharedHandle::Lease(socket.handle).get(), *peer);
     errno = error;
     kept->established.store(connected, std::memory_order_relaxed);
     if (connected) kept->remember(std::move(peer));
@@ -624,7 +631,7 @@ namespace {
 // A record about the socket's connection: whether it has one now.
 bool begin_connection(Entry& entry, Event event, Socket& socket) noexcept {
     Address peer;
-    const bool connected = peer_of(socket.handle.get(), peer);
+    const bool connected = peer_of(SharedHandle::Lease(socket.handle).get(), peer);
     const SocketState* kept = socket.audit_state.get();
     const Address* remembered =
         kept != nullptr ? kept->peer.load(std::memory_order_acquire) : nullptr;
@@ -639,7 +646,7 @@ bool begin_connection(Entry& entry, Event event, Socket& socket) noexcept {
                 entry.host_size =
                     put_text(entry.host, *host->latest.load(std::memory_order_acquire));
     }
-    put_local(entry, socket.handle.get());
+    put_local(entry, SharedHandle::Lease(socket.handle).get());
     return connected;
 }
 
@@ -649,7 +656,7 @@ void socket_listens(Socket& socket) noexcept {
     if (exempt || (watched() & recording) == 0) return;
     Entry entry;
     begin_entry(entry, Event::listen, socket);
-    put_local(entry, socket.handle.get());
+    put_local(entry, SharedHandle::Lease(socket.handle).get());
     put_context(entry);
     leave(entry, true);
 }
@@ -815,8 +822,10 @@ std::shared_ptr<Ring> current_ring() noexcept {
 
 void set_restart(PyObject* callable) {
     Own& all = own();
+    Ref old;
+    const std::lock_guard guard(all.mutex);
     all.interpreter = PyInterpreterState_Get();
-    const Ref old(std::exchange(all.restart, Py_XNewRef(callable)));
+    old = Ref(std::exchange(all.restart, Py_XNewRef(callable)));
 }
 
 void set_context_reader(PyObject* callable) {
@@ -824,8 +833,10 @@ void set_context_reader(PyObject* callable) {
     if (all.trace_module == nullptr)
         all.trace_module = PyUnicode_InternFromString("opentelemetry.trace");
     if (all.trace_module == nullptr) return;
+    Ref old;
+    const std::lock_guard guard(all.mutex);
     all.interpreter = PyInterpreterState_Get();
-    const Ref old(std::exchange(all.context_reader, Py_XNewRef(callable)));
+    old = Ref(std::exchange(all.context_reader, Py_XNewRef(callable)));
 }
 
 void want_names(bool wanted) {

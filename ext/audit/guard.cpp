@@ -83,8 +83,8 @@ bool judge_foreign(std::size_t event, Socket& socket, PyObject* object) {
     Address address;
     if (object == Py_None) {
         address.length = sizeof address.storage;
-        const bool connected =
-            ::getpeername(socket.handle.get(), &address.header, &address.length) == 0;
+        const bool connected = ::getpeername(SharedHandle::Lease(socket.handle).get(),
+                                             &address.header, &address.length) == 0;
         return !connected || allows(kind, socket, address);
     }
     if (!encode(socket, object, callers[event], address)) return false;

@@ -46,6 +46,7 @@ using Subscribers = std::vector<std::shared_ptr<const Subscription>>;
 std::mutex mutex;
 Published<Subscribers> subscribers;
 std::uint64_t last_number = 0;
+nb::ft_mutex installing;  // waited for without the interpreter
 bool installed = false;
 // That any subscription wants; read without the lock.
 std::atomic<unsigned> subscribed{0};
@@ -185,6 +186,7 @@ bool has_probes() {
 }  // namespace
 
 void install_hook() {
+    const nb::ft_lock_guard guard(installing);
     if (installed) return;
 #ifdef Py_GIL_DISABLED
     const bool alone = false;  // another thread may add a hook between the question and this one

@@ -54,8 +54,10 @@ bool has_invariant_counter() noexcept {
 }
 
 Point first;
-// Written by the drain, read by it: the scale in 2^-32 ns a tick, and the point to count from.
+// Written by who drains, read by who tells a time: the scale in 2^-32 ns a tick, and the point to
+// count from, whose two halves belong together. Odd `version`: they are being written.
 std::atomic<std::uint64_t> scale{std::uint64_t{1} << 32};
+std::atomic<unsigned> version{0};
 std::atomic<std::uint64_t> base_ticks{0};
 std::atomic<std::uint64_t> base_realtime{0};
 
@@ -90,8 +92,20 @@ void Clock::calibrate() noexcept {
         scale.store(static_cast<std::uint64_t>(elapsed / (now.ticks - first.ticks)),
                     std::memory_order_relaxed);
     }
-    base_ticks.store(now.ticks, std::memory_order_relaxed);
-    base_realtime.store(now.realtime, std::memory_order_relaxed);
+    // Another thread that is at it has just as good a point.
+    unsigned before = version.load(std::memory_order_relaxed);
+    if ((before & 1) != 0 ||
+        !version.compare_exchange_strong(before, before + 1, std::memory_order_acq_rel))
+        return;
+    base_ticks.store(now.ticks, std::memory_order_release);
+    base_realtime.store(now.realtime, std::memory_order_release);
+    version.store(before + 2, std::memory_order_release);
+}
+
+void Clock::after_fork() noexcept {
+    // A thread that is not here may have been at it.
+    version.fetch_and(~1u, std::memory_order_relaxed);
+    calibrate();
 }
 
 std::uint64_t Clock::duration(std::uint64_t ticks) noexcept {
@@ -99,8 +113,13 @@ std::uint64_t Clock::duration(std::uint64_t ticks) noexcept {
 }
 
 std::uint64_t Clock::unix_time(std::uint64_t ticks) noexcept {
-    const std::uint64_t base = base_ticks.load(std::memory_order_relaxed);
-    const std::uint64_t realtime = base_realtime.load(std::memory_order_relaxed);
+    std::uint64_t base = 0, realtime = 0;
+    unsigned before = 0;
+    do {
+        before = version.load(std::memory_order_acquire);
+        base = base_ticks.load(std::memory_order_acquire);
+        realtime = base_realtime.load(std::memory_order_acquire);
+    } while ((before & 1) != 0 || version.load(std::memory_order_relaxed) != before);
     return ticks <= base ? realtime - duration(base - ticks) : realtime + duration(ticks - base);
 }
 

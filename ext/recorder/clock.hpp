@@ -26,6 +26,8 @@ class Clock {
     static std::uint64_t unix_time(std::uint64_t ticks) noexcept;
     // Compares the counter with the system's clocks again; the drain calls it before it converts.
     static void calibrate() noexcept;
+    // In a forked child, before anything else here.
+    static void after_fork() noexcept;
     // Whether the time-stamp counter serves.
     static bool uses_counter() noexcept { return counter_; }
 

@@ -380,12 +380,14 @@ void bind_recorder(nb::module_& parent) {
             // Kept for good: another thread may be reading its context.
             own.context_variable = variable.release().ptr();
             own.span_key = span_key.release().ptr();
-            own.suppression_keys = {suppression.release().ptr(), plain_suppression.release().ptr()};
+            own.suppression_keys[0] = suppression.release().ptr();
+            own.suppression_keys[1] = plain_suppression.release().ptr();
             own.server_key = server_key.release().ptr();
-            Py_XSETREF(own.on_resolved, on_resolved.release().ptr());
             own.set_slow_threshold(slow_threshold);
+            Ref replaced;
             {
                 const std::lock_guard lock(own.mutex);
+                replaced = Ref(std::exchange(own.on_resolved, on_resolved.release().ptr()));
                 own.names.clear();
             }
             recorder::wanted.store(wanted, std::memory_order_release);

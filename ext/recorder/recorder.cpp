@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -37,6 +38,13 @@ std::string host_key(std::string_view encoded) {
     return {};
 }
 
+// The same of a socket: held, or another thread could have the number closed and used again
+// meanwhile.
+std::string name_of(Socket& socket, NameCall call) {
+    const SharedHandle::Lease lease(socket.handle);
+    return recorder::name_of(lease.get(), call);
+}
+
 // Gives the thread's shard back when the thread ends. What is recorded still later in its life gets
 // a shard again, which nobody gives back.
 struct Membership {
@@ -62,13 +70,45 @@ void owned_by(Record& record, const Connection& connection) noexcept {
     record.connection = connection.number;
 }
 
+// While one lives, no connection is freed that its thread has read from a socket: where there is an
+// interpreter's lock, the thread has that, and no other closes a socket meanwhile.
+class Visit {
+  public:
+    explicit Visit(Recorder& recorder) noexcept {
+        if constexpr (may_hold_lock) return;
+        shard_ = &recorder.shard();
+        shard_->visits.store(shard_->visits.load(std::memory_order_relaxed) + 1,
+                             std::memory_order_relaxed);
+        // Seen by who frees before this thread reads: see Recorder::begin_round().
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+    }
+    Visit(const Visit&) = delete;
+    Visit& operator=(const Visit&) = delete;
+    ~Visit() {
+        if constexpr (may_hold_lock) return;
+        shard_->visits.store(shard_->visits.load(std::memory_order_relaxed) - 1,
+                             std::memory_order_release);
+    }
+
+  private:
+    Shard* shard_ = nullptr;
+};
+
+// Adds to a count of a connection, which several threads may have in hand.
+void count(std::atomic<std::uint64_t>& counter, std::uint64_t value) noexcept {
+    if constexpr (may_hold_lock)
+        Histogram::add(counter, value);
+    else
+        counter.fetch_add(value, std::memory_order_relaxed);
+}
+
 // A connection that nobody pends on any more: what became of it.
 void finish_connect(Recorder& recorder, Connection& connection, std::int16_t error,
                     std::uint8_t extra) noexcept {
     if (!connection.connecting.exchange(false, std::memory_order_acq_rel)) return;
     const std::uint64_t now = Clock::ticks();
     if (error == no_error && (extra & abandoned) == 0) {
-        connection.established = now;
+        connection.established.store(now, std::memory_order_relaxed);
         connection.connected.store(true, std::memory_order_relaxed);
     }
     Record record{};
@@ -81,8 +121,14 @@ void finish_connect(Recorder& recorder, Connection& connection, std::int16_t err
     record.connection = connection.number;
     record.calls = 1;
     record.error = error;
-    connection.named = true;
+    connection.named.store(true, std::memory_order_relaxed);
     recorder.push(recorder.shard(), record);
+}
+
+// What tcp_info says of an open socket.
+bool tcp_info_of(Socket& socket, tcp_info_extended& out) noexcept {
+    const SharedHandle::Lease lease(socket.handle);
+    return tcp_info(lease.get(), out);
 }
 
 }  // namespace
@@ -179,26 +225,56 @@ std::uint16_t Recorder::intern(const Connection& connection) {
 }
 
 Connection* Recorder::connection(Socket& socket) noexcept {
-    if (socket.connection != nullptr) return socket.connection;
+    Connection* const known = socket.connection.load(std::memory_order_acquire);
+    return known != nullptr ? known : make_connection(socket, nullptr, [](Connection&) {});
+}
+
+template <class Fill>
+Connection* Recorder::make_connection(Socket& socket, Connection* replaced, Fill&& fill) noexcept {
     try {
         auto made = std::make_unique<Connection>();
-        Connection* result = made.get();
+        Connection* const result = made.get();
         made->family = socket.family;
         made->type = socket.type;
         made->protocol = socket.protocol;
         made->created = Clock::ticks();
-        made->socket = &socket;
+        fill(*made);
         made->labels = intern(*made);
         const std::lock_guard lock(mutex);
+        Connection* const current = socket.connection.load(std::memory_order_relaxed);
+        // Another thread made it meanwhile.
+        if (replaced == nullptr && current != nullptr) return current;
         while (next_number == 0 || connections.contains(next_number)) ++next_number;
         made->number = next_number++;
         connections.emplace(made->number, std::move(made));
-        socket.connection = result;
+        if (current == replaced) {
+            result->socket = &socket;
+            socket.connection.store(result, std::memory_order_release);
+            if (replaced != nullptr) release(*replaced);
+        } else {
+            // Another thread has given the socket yet another peer: this one's is for this call.
+            release(*result);
+        }
         return result;
     } catch (...) {
         lost.fetch_add(1, std::memory_order_relaxed);
         return nullptr;
     }
+}
+
+void Recorder::learn_local(Socket& socket, Connection& connection) noexcept {
+    try {
+        const std::string local = name_of(socket, ::getsockname);
+        const std::lock_guard lock(mutex);
+        connection.local = local;
+    } catch (...) {
+        // Told without it then.
+    }
+}
+
+Ref Recorder::resolved_callback() noexcept {
+    const std::lock_guard lock(mutex);
+    return Ref::borrow(on_resolved);
 }
 
 void Recorder::release(Connection& connection) noexcept {
@@ -214,8 +290,15 @@ void Recorder::release(Connection& connection) noexcept {
 void Recorder::begin_round() {
     const std::lock_guard lock(mutex);
     // Not at the end of the round before: its last records were still to be named then.
+    // Looked at before the calls that hold one, which are counted within a visit. A thread whose
+    // visit is not seen here sees that those below are no socket's any more.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    const bool visited =
+        !may_hold_lock && std::any_of(shards.begin(), shards.end(), [](const auto& shard) {
+            return shard->visits.load(std::memory_order_acquire) != 0;
+        });
     // In the order in which they were closed; one that a call still holds waits for its end.
-    for (std::size_t left = closed.size(); left != 0; --left) {
+    for (std::size_t left = visited ? 0 : closed.size(); left != 0; --left) {
         const auto found = connections.find(closed.front());
         const bool due = found == connections.end() || found->second->socket != nullptr ||
                          found->second->closed_epoch <= epoch;
@@ -303,10 +386,12 @@ void Recorder::after_fork() noexcept {
     // Only the forking thread lives on here. What it and the others had written is the parent's to
     // tell, and what was counted is the parent's count.
     ::sem_init(&wake_up, 0, 0);
+    Clock::after_fork();
     round_.clear();
     for (auto& shard : shards) {
         shard->ring.clear_after_fork();
         shard->woke_at = shard->ring.written();
+        if (shard.get() != current_shard) shard->visits.store(0, std::memory_order_relaxed);
         for (auto& cell : shard->owned_cells) {
             cell->sent.store(0, std::memory_order_relaxed);
             cell->received.store(0, std::memory_order_relaxed);
@@ -346,24 +431,34 @@ bool read_bytes(PyObject* number, std::uint8_t* out, std::size_t size) noexcept 
     return true;
 }
 
+// What a context has under `key`, or none.
+Ref item(PyObject* context, PyObject* key) noexcept {
+    if (key == nullptr) return Ref();
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject* value = nullptr;
+    PyDict_GetItemRef(context, key, &value);
+    return Ref(value);
+#else
+    return Ref::borrow(PyDict_GetItemWithError(context, key));
+#endif
+}
+
 // `server`: the name that the context's set-up asked for, or empty.
 TraceContext read_context(const Recorder& recorder, PyObject* context,
                           std::string& server) noexcept {
     TraceContext result;
     if (!PyDict_Check(context)) return result;
-    for (PyObject* key : recorder.suppression_keys) {
-        PyObject* value = key != nullptr ? PyDict_GetItemWithError(context, key) : nullptr;
-        if (value != nullptr && PyObject_IsTrue(value) == 1) result.suppressed = true;
+    for (const auto& key : recorder.suppression_keys) {
+        const Ref value = item(context, key);
+        if (value && PyObject_IsTrue(value.get()) == 1) result.suppressed = true;
     }
-    if (recorder.server_key != nullptr) {
-        PyObject* name = PyDict_GetItemWithError(context, recorder.server_key);
-        Ref text(name != nullptr ? PyUnicode_AsEncodedString(name, "utf-8", "backslashreplace")
-                                 : nullptr);
+    if (const Ref name = item(context, recorder.server_key)) {
+        const Ref text(PyUnicode_AsEncodedString(name.get(), "utf-8", "backslashreplace"));
         if (text) server.assign(PyBytes_AS_STRING(text.get()), PyBytes_GET_SIZE(text.get()));
     }
-    PyObject* span = PyDict_GetItemWithError(context, recorder.span_key);
-    if (span == nullptr) return result;
-    Ref span_context(PyObject_CallMethod(span, "get_span_context", nullptr));
+    const Ref span = item(context, recorder.span_key);
+    if (!span) return result;
+    Ref span_context(PyObject_CallMethod(span.get(), "get_span_context", nullptr));
     if (!span_context) return result;
     Ref trace(PyObject_GetAttrString(span_context.get(), "trace_id"));
     Ref id(trace ? PyObject_GetAttrString(span_context.get(), "span_id") : nullptr);
@@ -403,9 +498,10 @@ namespace {
 [[gnu::always_inline]] inline const TraceContext& context_in(Recorder& recorder,
                                                              Shard& shard) noexcept {
     static constexpr TraceContext none;
-    if (recorder.context_variable == nullptr) return none;
+    PyObject* const variable = recorder.context_variable.load(std::memory_order_relaxed);
+    if (variable == nullptr) return none;
     PyObject* value = nullptr;
-    if (PyContextVar_Get(recorder.context_variable, nullptr, &value) < 0) {
+    if (PyContextVar_Get(variable, nullptr, &value) < 0) {
         PyErr_Clear();
         return none;
     }
@@ -446,30 +542,38 @@ bool readopt(Recorder& recorder, Socket& socket) noexcept {
     const auto found = recorder.connections.find(known.number);
     if (found == recorder.connections.end() || known.inode == 0 || inode_of(fd) != known.inode)
         return false;
+    // Another thread knows it already.
+    if (socket.connection.load(std::memory_order_relaxed) != nullptr) return true;
     found->second->socket = &socket;
     found->second->closed_epoch = 0;
-    socket.connection = found->second.get();
+    socket.connection.store(found->second.get(), std::memory_order_release);
     return true;
 }
 
 [[gnu::noinline]] Connection* first_use(Recorder& recorder, Socket& socket) noexcept {
-    Connection* connection = socket.connection;
+    Connection* connection = socket.connection.load(std::memory_order_acquire);
     if (connection == nullptr) [[unlikely]] {
         // A TLS socket is made over the descriptor before its transport gives that up.
-        if (!readopt(recorder, socket)) {
-            connection = recorder.connection(socket);
-            if (connection == nullptr) return nullptr;
-            connection->adopted = true;
-        }
-        connection = socket.connection;
+        if (readopt(recorder, socket))
+            connection = socket.connection.load(std::memory_order_acquire);
+        if (connection == nullptr)
+            connection = recorder.make_connection(socket, nullptr,
+                                                  [](Connection& made) { made.adopted = true; });
+        if (connection == nullptr) return nullptr;
     }
-    if (connection->suppressed) return nullptr;
-    if (!connection->asked.exchange(true, std::memory_order_relaxed) && connection->peer.empty()) {
-        const sys::Descriptor fd = socket.handle.get();
+    if (connection->suppressed.load(std::memory_order_relaxed)) return nullptr;
+    if (!connection->asked.load(std::memory_order_acquire)) {
         const int error = errno;
         try {
-            connection->peer = name_of(fd, ::getpeername);
-            if (!connection->peer.empty()) connection->connected.store(true);
+            const std::string peer = name_of(socket, ::getpeername);
+            const std::lock_guard lock(recorder.mutex);
+            if (!connection->asked.load(std::memory_order_relaxed)) {
+                if (connection->peer.empty()) {
+                    connection->peer = peer;
+                    if (!peer.empty()) connection->connected.store(true);
+                }
+                connection->asked.store(true, std::memory_order_release);
+            }
         } catch (...) {
         }
         errno = error;
@@ -480,9 +584,9 @@ bool readopt(Recorder& recorder, Socket& socket) noexcept {
 // The connection of a socket that is about to be used: null where it is to be silent. One that was
 // not seen being made has come from elsewhere.
 inline Connection* used_connection(Recorder& recorder, Socket& socket) noexcept {
-    Connection* const connection = socket.connection;
-    if (connection == nullptr || connection->suppressed ||
-        !connection->asked.load(std::memory_order_relaxed)) [[unlikely]]
+    Connection* const connection = socket.connection.load(std::memory_order_acquire);
+    if (connection == nullptr || connection->suppressed.load(std::memory_order_relaxed) ||
+        !connection->asked.load(std::memory_order_acquire)) [[unlikely]]
         return first_use(recorder, socket);
     return connection;
 }
@@ -490,59 +594,65 @@ inline Connection* used_connection(Recorder& recorder, Socket& socket) noexcept 
 }  // namespace
 
 void socket_shakes_hands(Socket& socket) noexcept {
-    used_connection(Recorder::get(), socket);
+    Recorder& recorder = Recorder::get();
+    const Visit visit(recorder);
+    used_connection(recorder, socket);
 }
 
-Connection* Recorder::renew(Socket& socket, Connection* connection, std::uint32_t held) noexcept {
-    if (!connection->named && connection->users.load(std::memory_order_relaxed) == held)
-        return connection;
-    socket.connection = nullptr;
-    Connection* entry = this->connection(socket);
-    if (entry == nullptr) {
-        socket.connection = connection;
-        return nullptr;
+void socket_is_silent(Socket& socket) noexcept {
+    Recorder& recorder = Recorder::get();
+    const Visit visit(recorder);
+    Connection* const connection = recorder.connection(socket);
+    if (connection != nullptr) connection->suppressed.store(true, std::memory_order_relaxed);
+}
+
+template <class Fill>
+Connection* Recorder::renew(Socket& socket, Connection* connection, std::uint32_t held,
+                            Fill&& fill) noexcept {
+    // In place only where no other thread can be looking at it.
+    if (may_hold_lock && !connection->named.load(std::memory_order_relaxed) &&
+        connection->users.load(std::memory_order_relaxed) == held) {
+        try {
+            if (fill(*connection)) connection->labels = intern(*connection);
+            return connection;
+        } catch (...) {
+            lost.fetch_add(1, std::memory_order_relaxed);
+            return nullptr;
+        }
     }
-    try {
-        entry->origin = connection->origin;
-        entry->local = connection->local;
-    } catch (...) {
-    }
-    entry->created = connection->created;
-    entry->adopted = connection->adopted;
-    entry->suppressed = connection->suppressed;
-    entry->asked.store(connection->asked.load());
-    entry->sent.store(connection->sent.load());
-    entry->received.store(connection->received.load());
-    const std::lock_guard lock(mutex);
-    release(*connection);
-    return entry;
+    return make_connection(socket, connection, [&](Connection& entry) {
+        {
+            const std::lock_guard lock(mutex);
+            entry.origin = connection->origin;
+            entry.local = connection->local;
+        }
+        entry.created = connection->created;
+        entry.adopted = connection->adopted;
+        entry.suppressed.store(connection->suppressed.load());
+        entry.asked.store(connection->asked.load());
+        entry.sent.store(connection->sent.load());
+        entry.received.store(connection->received.load());
+        fill(entry);
+    });
 }
 
 Connection* Recorder::towards(Socket& socket, Connection* connection, const Address& destination,
                               std::uint32_t held) noexcept {
     if (connection->peer == bytes_of(destination)) return connection;
     if (connection->connected.load(std::memory_order_relaxed)) return connection;
-    try {
-        Connection* entry = renew(socket, connection, held);
-        if (entry == nullptr) return connection;
-        bool renamed = false;
-        {
-            const std::lock_guard lock(mutex);
-            entry->peer = bytes_of(destination);
-            std::string_view server;
-            if (!names.empty()) {
-                const auto name = names.find(host_key(entry->peer));
-                if (name != names.end()) server = name->second;
-            }
-            renamed = entry->server != server;
-            if (renamed) entry->server = server;
+    Connection* const entry = renew(socket, connection, held, [&](Connection& made) {
+        const std::lock_guard lock(mutex);
+        made.peer = bytes_of(destination);
+        std::string_view server;
+        if (!names.empty()) {
+            const auto name = names.find(host_key(made.peer));
+            if (name != names.end()) server = name->second;
         }
-        if (renamed) entry->labels = intern(*entry);
-        return entry;
-    } catch (...) {
-        lost.fetch_add(1, std::memory_order_relaxed);
-        return connection;
-    }
+        if (made.server == server) return false;
+        made.server = server;
+        return true;
+    });
+    return entry != nullptr ? entry : connection;
 }
 
 void enter(Connection& connection) noexcept {
@@ -563,6 +673,7 @@ void leave(Connection& connection) noexcept {
 
 void SendProbe::begin(Socket& socket, const Address* destination) noexcept {
     Recorder& recorder = Recorder::get();
+    const Visit visit(recorder);
     const TraceContext& context = current_context();
     if (context.suppressed) return;
     if (context.sampled) {
@@ -591,15 +702,14 @@ namespace {
                                            std::uint64_t stall) noexcept {
     Histogram* histogram = &cell.stall_receiver;
     tcp_info_extended info;
-    if (is_tcp(connection) && tcp_info(socket.handle.get(), info)) {
+    if (is_tcp(connection) && tcp_info_of(socket, info)) {
         const auto receiver = static_cast<std::uint32_t>(info.rwnd_limited);
         const auto sndbuf = static_cast<std::uint32_t>(info.sndbuf_limited);
-        const std::uint64_t by_receiver = receiver - connection.receiver_limited;
-        const std::uint64_t by_sndbuf = sndbuf - connection.sndbuf_limited;
-        connection.receiver_limited = receiver;
-        connection.sndbuf_limited = sndbuf;
+        const std::uint32_t by_receiver = receiver - connection.receiver_limited.exchange(receiver);
+        const std::uint32_t by_sndbuf = sndbuf - connection.sndbuf_limited.exchange(sndbuf);
         if (by_receiver < by_sndbuf) histogram = &cell.stall_sndbuf;
-        if (stall == 0) stall = std::min(nanoseconds, (by_receiver + by_sndbuf) * 1000);
+        if (stall == 0)
+            stall = std::min(nanoseconds, (std::uint64_t{by_receiver} + by_sndbuf) * 1000);
     }
     if (stall != 0) histogram->record(stall);
     return stall;
@@ -615,8 +725,7 @@ namespace {
     Cell& cell = recorder.cell(shard, connection.labels);
     if (bytes != 0) {
         Histogram::add(cell.sent, bytes);
-        connection.sent.store(connection.sent.load(std::memory_order_relaxed) + bytes,
-                              std::memory_order_relaxed);
+        count(connection.sent, bytes);
         if (connection.connecting.load(std::memory_order_relaxed)) [[unlikely]]
             finish_connect(recorder, connection, no_error, 0);
     }
@@ -635,7 +744,7 @@ namespace {
     if (!span && (want & want_slow_sends) != 0)
         span = stall != 0 || duration >= recorder.slow_threshold.load(std::memory_order_relaxed);
     if (!span || (trace == nullptr && (want & want_rootless_sends) == 0)) return;
-    connection.named = true;
+    connection.named.store(true, std::memory_order_relaxed);
     recorder.write(shard, [&](Record& record) {
         record.start = stats.started;
         record.duration = duration;
@@ -669,6 +778,7 @@ void SendProbe::finish(std::span<const Part> parts) noexcept {
     stats_.calls = 1;
     for (const Part& part : parts) {
         if (part.destination != nullptr) {
+            const Visit visit(recorder);
             Connection* const next = recorder.towards(*socket_, connection_, *part.destination, 1);
             enter(*next);
             leave(*std::exchange(connection_, next));
@@ -693,6 +803,7 @@ void sent_at_once(Socket& socket, std::uint64_t started, std::int64_t size) noex
     stats.calls = 1;
     const std::uint64_t duration = Clock::ticks() - started;
     Recorder& recorder = Recorder::get();
+    const Visit visit(recorder);
     Shard& shard = recorder.shard();
     const TraceContext& context = context_in(recorder, shard);
     if (context.suppressed) return;
@@ -706,34 +817,37 @@ void sent_at_once(Socket& socket, std::uint64_t started, std::int64_t size) noex
 void count_received(Socket& socket, std::int64_t size) noexcept {
     if (size < 0) return;
     Recorder& recorder = Recorder::get();
+    const Visit visit(recorder);
     Shard& shard = recorder.shard();
     if (context_in(recorder, shard).suppressed) return;
     Connection* connection = used_connection(recorder, socket);
     if (connection == nullptr) return;
     const auto bytes = static_cast<std::uint64_t>(size);
     Histogram::add(recorder.cell(shard, connection->labels).received, bytes);
-    connection->received.store(connection->received.load(std::memory_order_relaxed) + bytes,
-                               std::memory_order_relaxed);
-    if (connection->first_byte_seen.load(std::memory_order_relaxed)) return;
-    connection->first_byte_seen.store(true, std::memory_order_relaxed);
+    count(connection->received, bytes);
+    if (connection->first_byte_seen.load(std::memory_order_relaxed) ||
+        connection->first_byte_seen.exchange(true, std::memory_order_relaxed))
+        return;
     if (connection->connecting.load(std::memory_order_relaxed))
         finish_connect(recorder, *connection, no_error, 0);
-    if (bytes == 0 || connection->established == 0 || connection->accepted) return;
+    const std::uint64_t established = connection->established.load(std::memory_order_relaxed);
+    if (bytes == 0 || established == 0 || connection->accepted) return;
     Record record{};
     record.kind = Kind::first_byte;
-    record.start = connection->established;
-    record.duration = Clock::ticks() - connection->established;
+    record.start = established;
+    record.duration = Clock::ticks() - established;
     owned_by(record, *connection);
     recorder.push(shard, record);
 }
 
 void ConnectProbe::begin(Socket& socket, const Address& peer) noexcept {
     Recorder& recorder = Recorder::get();
+    const Visit visit(recorder);
     const TraceContext context = current_context();
     Connection* connection = recorder.connection(socket);
-    if (connection == nullptr || connection->suppressed) return;
+    if (connection == nullptr || connection->suppressed.load(std::memory_order_relaxed)) return;
     if (context.suppressed) {
-        connection->suppressed = true;
+        connection->suppressed.store(true, std::memory_order_relaxed);
         return;
     }
     // Connecting again is how a caller may ask for the result of a pending connect.
@@ -743,26 +857,23 @@ void ConnectProbe::begin(Socket& socket, const Address& peer) noexcept {
         enter(*connection);
         return;
     }
-    connection = recorder.renew(socket, connection, 0);
-    if (connection == nullptr) return;
-    try {
-        connection->peer = bytes_of(peer);
-        connection->server = recorder.shard().server;
-        if (connection->server.empty()) {
-            const std::lock_guard lock(recorder.mutex);
-            const auto name = recorder.names.find(host_key(connection->peer));
-            if (name != recorder.names.end()) connection->server = name->second;
+    connection = recorder.renew(socket, connection, 0, [&](Connection& made) {
+        const std::string_view asked_for = recorder.shard().server;
+        const std::lock_guard lock(recorder.mutex);
+        made.peer = bytes_of(peer);
+        made.server = asked_for;
+        if (asked_for.empty()) {
+            const auto name = recorder.names.find(host_key(made.peer));
+            if (name != recorder.names.end()) made.server = name->second;
         }
-        connection->labels = recorder.intern(*connection);
-    } catch (...) {
-        recorder.lost.fetch_add(1, std::memory_order_relaxed);
-        return;
-    }
-    connection->trace = context.trace;
-    connection->parent = context.span;
-    connection->context_flags = context.flags();
-    connection->connected.store(false);
-    connection->first_byte_seen.store(false);
+        made.trace = context.trace;
+        made.parent = context.span;
+        made.context_flags = context.flags();
+        made.connected.store(false);
+        made.first_byte_seen.store(false);
+        return true;
+    });
+    if (connection == nullptr) return;
     socket_ = &socket;
     connection_ = connection;
     enter(*connection);
@@ -781,32 +892,31 @@ void ConnectProbe::finish(int error) noexcept {
         return;
     }
     if (error == EISCONN && connection_->connecting.load()) error = 0;
-    if (error == 0 && !connection_->adopted && (active() & want_connects) != 0) {
-        try {
-            connection_->local = name_of(socket_->handle.get(), ::getsockname);
-        } catch (...) {
-        }
-    }
+    if (error == 0 && !connection_->adopted && (active() & want_connects) != 0)
+        Recorder::get().learn_local(*socket_, *connection_);
     finish_connect(Recorder::get(), *connection_, static_cast<std::int16_t>(error), 0);
     errno = saved;
 }
 
 void pending_result(Socket& socket, int error) noexcept {
-    Connection* connection = socket.connection;
+    Recorder& recorder = Recorder::get();
+    const Visit visit(recorder);
+    Connection* const connection = socket.connection.load(std::memory_order_acquire);
     if (connection == nullptr || !connection->connecting.load(std::memory_order_relaxed)) return;
     // No error is success only once there is a peer: a caller may ask too early.
     if (error == 0) {
         try {
-            if (name_of(socket.handle.get(), ::getpeername).empty()) return;
-            connection->local = name_of(socket.handle.get(), ::getsockname);
+            if (name_of(socket, ::getpeername).empty()) return;
         } catch (...) {
         }
+        recorder.learn_local(socket, *connection);
     }
-    finish_connect(Recorder::get(), *connection, static_cast<std::int16_t>(error), 0);
+    finish_connect(recorder, *connection, static_cast<std::int16_t>(error), 0);
 }
 
 void failed_pending(Socket& socket, int error) noexcept {
-    const Connection* connection = socket.connection;
+    const Visit visit(Recorder::get());
+    const Connection* const connection = socket.connection.load(std::memory_order_acquire);
     if (connection == nullptr || !connection->connecting.load(std::memory_order_relaxed)) return;
     // These say that it is pending still, or that its result was taken already.
     if (would_block(error) || error == EINTR || error == ENOTCONN || error == EPIPE) return;
@@ -841,87 +951,97 @@ void socket_made(Socket& socket, bool adopted) noexcept {
     const bool keep_origin = recorder.keep_origin.load(std::memory_order_relaxed);
     // One that was there before is looked at when it is used: it may be known already.
     if (adopted && (readopt(recorder, socket) || (!suppressed && !keep_origin))) return;
-    Connection* connection = recorder.connection(socket);
-    if (connection == nullptr) return;
-    connection->adopted = adopted;
-    connection->asked.store(!adopted, std::memory_order_relaxed);
-    connection->suppressed = suppressed;
-    if (!keep_origin || suppressed) return;
-    try {
-        connection->origin = std::make_shared<const std::string>(current_stack());
-    } catch (...) {
-        recorder.lost.fetch_add(1, std::memory_order_relaxed);
-    }
+    recorder.make_connection(socket, nullptr, [&](Connection& made) {
+        made.adopted = adopted;
+        made.asked.store(!adopted, std::memory_order_relaxed);
+        made.suppressed.store(suppressed, std::memory_order_relaxed);
+        if (keep_origin && !suppressed)
+            made.origin = std::make_shared<const std::string>(current_stack());
+    });
 }
 
 void socket_accepted(Socket& socket, const Address& peer) noexcept {
     Recorder& recorder = Recorder::get();
+    const Visit visit(recorder);
     const TraceContext context = current_context();
-    Connection* connection = recorder.connection(socket);
-    if (connection == nullptr) return;
-    connection->suppressed = context.suppressed;
-    connection->accepted = true;
-    connection->adopted = false;
-    connection->connected.store(true);
-    connection->established = Clock::ticks();
-    connection->trace = context.trace;
-    connection->parent = context.span;
-    connection->context_flags = context.flags();
-    try {
-        connection->peer = bytes_of(peer);
-    } catch (...) {
-        return;
+    const std::uint64_t established = Clock::ticks();
+    const auto fill = [&](Connection& made) {
+        made.peer = bytes_of(peer);
+        made.suppressed.store(context.suppressed, std::memory_order_relaxed);
+        made.accepted = true;
+        made.adopted = false;
+        made.connected.store(true);
+        made.established.store(established, std::memory_order_relaxed);
+        made.trace = context.trace;
+        made.parent = context.span;
+        made.context_flags = context.flags();
+        made.asked.store(true, std::memory_order_release);
+    };
+    Connection* connection = socket.connection.load(std::memory_order_acquire);
+    if (connection == nullptr) {
+        connection = recorder.make_connection(socket, nullptr, fill);
+        if (connection == nullptr) return;
+    } else {
+        try {
+            const std::lock_guard lock(recorder.mutex);
+            fill(*connection);
+        } catch (...) {
+            recorder.lost.fetch_add(1, std::memory_order_relaxed);
+            return;
+        }
     }
-    if (connection->suppressed || (active() & want_accepts) == 0) return;
+    if (context.suppressed || (active() & want_accepts) == 0) return;
     Record record{};
     record.kind = Kind::accept;
-    record.start = connection->established;
+    record.start = established;
     fill_trace(record, context);
     record.connection = connection->number;
     recorder.push(recorder.shard(), record);
 }
 
 void socket_listens(Socket& socket) noexcept {
-    Connection* connection = Recorder::get().connection(socket);
+    Recorder& recorder = Recorder::get();
+    const Visit visit(recorder);
+    Connection* const connection = recorder.connection(socket);
     if (connection == nullptr) return;
     connection->listening.store(true);
-    try {
-        connection->local = name_of(socket.handle.get(), ::getsockname);
-    } catch (...) {
-    }
+    recorder.learn_local(socket, *connection);
 }
 
 void socket_closes(Socket& socket, End how) noexcept {
     const bool detached = how == End::detached;
-    Connection* connection = socket.connection;
+    Recorder& recorder = Recorder::get();
+    const Visit visit(recorder);
+    Connection* const connection = socket.connection.exchange(nullptr, std::memory_order_acq_rel);
     if (connection == nullptr) return;
     const int saved = errno;
-    socket.connection = nullptr;
-    Recorder& recorder = Recorder::get();
     // One that never had a peer has nothing to tell.
-    const bool used = connection->connecting.load(std::memory_order_relaxed) ||
-                      connection->connected.load(std::memory_order_relaxed) ||
-                      !connection->peer.empty();
-    if (used && !connection->suppressed && active() != 0) {
+    const bool used =
+        connection->connecting.load(std::memory_order_relaxed) ||
+        connection->connected.load(std::memory_order_relaxed) ||
+        (connection->asked.load(std::memory_order_acquire) && !connection->peer.empty());
+    if (used && !connection->suppressed.load(std::memory_order_relaxed) && active() != 0) {
         if (connection->connecting.load(std::memory_order_relaxed))
             finish_connect(recorder, *connection, no_error,
                            how == End::closed ? abandoned : only_metric | abandoned);
         Record record{};
         record.kind = Kind::closed;
         owned_by(record, *connection);
-        if (!detached && !connection->adopted && connection->established != 0) {
-            record.start = connection->established;
-            record.duration = Clock::ticks() - connection->established;
+        const std::uint64_t established = connection->established.load(std::memory_order_relaxed);
+        if (!detached && !connection->adopted && established != 0) {
+            record.start = established;
+            record.duration = Clock::ticks() - established;
         }
         tcp_info_extended info;
         if (is_tcp(*connection) && !detached && !connection->listening.load() &&
-            tcp_info(socket.handle.get(), info)) {
+            tcp_info_of(socket, info)) {
             record.stall = info.base.tcpi_rtt;
             record.size = info.base.tcpi_total_retrans;
         }
         recorder.push(recorder.shard(), record);
     }
-    const sys::Descriptor fd = socket.handle.get();
+    const SharedHandle::Lease lease(socket.handle);
+    const sys::Descriptor fd = lease.get();
     const std::uint64_t inode = detached ? inode_of(fd) : 0;
     const std::lock_guard lock(recorder.mutex);
     recorder.release(*connection);
@@ -958,7 +1078,7 @@ void resolved(const char* host, std::uint64_t started, const Address* answer) no
     PyErr_Fetch(&kind, &error, &trace);
     if (kind != nullptr) PyErr_NormalizeException(&kind, &error, &trace);
     Recorder& recorder = Recorder::get();
-    Ref callback = Ref::borrow(recorder.on_resolved);
+    const Ref callback = recorder.resolved_callback();
     if (callback && !current_context().suppressed) {
         Ref name(PyUnicode_DecodeUTF8(host, static_cast<Py_ssize_t>(std::strlen(host)),
                                       "backslashreplace"));

@@ -50,23 +50,29 @@ inline unsigned active() noexcept {
 
 // A connection as telemetry knows it, from connect or accept to close. Kept until the drain has
 // read the last record that names it.
+//
+// Without an interpreter's lock, several threads may be in calls of one socket. What is no atomic
+// is then written before the socket has it, or under the recorder's mutex, under which it is read;
+// a call itself reads the peer, once it was asked for, and what never changes.
 struct Connection {
     std::uint32_t number = 0;
     std::uint16_t labels = 0;  // index of its attribute set (transport, network type, server)
     int family = 0;
     int type = 0;
     int protocol = 0;
-    bool suppressed = false;  // made while instrumentation was suppressed: silent for life
-    bool adopted = false;     // its start is not known: counts, no durations
+    // Made while instrumentation was suppressed: silent for life.
+    std::atomic<bool> suppressed{false};
+    bool adopted = false;  // its start is not known: counts, no durations
     bool accepted = false;
     std::atomic<bool> connecting{false};
     std::atomic<bool> connected{false};
-    std::atomic<bool> asked{false};  // whether the kernel was asked for the peer of an adopted one
+    // Whether the kernel was asked for the peer of an adopted one: before, `peer` may change.
+    std::atomic<bool> asked{false};
     std::atomic<bool> listening{false};
     std::atomic<bool> first_byte_seen{false};
     std::uint64_t created = 0;  // ticks
     std::uint64_t connect_started = 0;
-    std::uint64_t established = 0;
+    std::atomic<std::uint64_t> established{0};
     TraceId trace{};
     SpanId parent{};
     std::uint8_t context_flags = 0;
@@ -76,12 +82,12 @@ struct Connection {
     std::shared_ptr<const std::string> origin;  // the stack that made it, where that was asked for
     std::atomic<std::uint64_t> sent{0};
     std::atomic<std::uint64_t> received{0};
-    std::uint32_t receiver_limited = 0;  // us, as TCP_INFO last said
-    std::uint32_t sndbuf_limited = 0;
+    std::atomic<std::uint32_t> receiver_limited{0};  // us, as TCP_INFO last said
+    std::atomic<std::uint32_t> sndbuf_limited{0};
     Socket* socket = nullptr;  // while it is open
     std::uint64_t closed_epoch = 0;
     std::atomic<std::uint32_t> users{0};  // calls in progress that hold a pointer to it
-    bool named = false;                   // a record of it was written: its peer stays
+    std::atomic<bool> named{false};       // a record of it was written: its peer stays
 };
 
 inline bool is_tcp(const Connection& connection) noexcept {
@@ -133,7 +139,8 @@ struct TraceContext {
 // --- the socket's hooks -------------------------------------------------------------------------
 
 // A call that holds a pointer to a connection keeps it from being freed. Only threads with the
-// interpreter's lock change the count, where there is one.
+// interpreter's lock change the count, where there is one; elsewhere, a call begins to hold one in
+// a visit (recorder.cpp).
 void enter(Connection& connection) noexcept;
 void leave(Connection& connection) noexcept;
 
@@ -226,6 +233,8 @@ void socket_made(Socket& socket, bool adopted) noexcept;
 void socket_accepted(Socket& socket, const Address& peer) noexcept;
 // A TLS socket begins its handshake over the descriptor of another, whose connection it takes.
 void socket_shakes_hands(Socket& socket) noexcept;
+// Nothing is told of it any more.
+void socket_is_silent(Socket& socket) noexcept;
 void socket_listens(Socket& socket) noexcept;
 // SO_ERROR was read by the caller: how a pending connect ended.
 void pending_result(Socket& socket, int error) noexcept;
@@ -342,6 +351,8 @@ struct Shard {
     PyObject* context = nullptr;  // owned: the cache's key
     TraceContext cached;
     std::string server;  // the name that the context's set-up asked for, or empty
+    // How deep the thread is in code that reads connections, where no lock keeps them.
+    std::atomic<std::uint32_t> visits{0};
 };
 
 // The calling thread's shard, once it has one. In the module's own part of the thread's memory: the
@@ -378,6 +389,11 @@ class Recorder {
     }
     // The socket's connection, made when there is none; null where memory is short.
     Connection* connection(Socket& socket) noexcept;
+    // A connection that `fill` has prepared, before another thread sees it: the socket's from now
+    // on if it still has `replaced`, which may be none. If it has another, that one in place of
+    // none, otherwise the new one for this call only. Null where memory is short.
+    template <class Fill>
+    Connection* make_connection(Socket& socket, Connection* replaced, Fill&& fill) noexcept;
     std::uint16_t intern(const Connection& connection);
     // A record in the thread's ring: `fill` writes it where it is to be.
     template <class Fill>
@@ -403,8 +419,13 @@ class Recorder {
     Connection* towards(Socket& socket, Connection* connection, const Address& destination,
                         std::uint32_t held = 0) noexcept;
     // The socket's entry for another peer: its own where no record and no call names it, otherwise
-    // one in its place. Null where memory is short.
-    Connection* renew(Socket& socket, Connection* connection, std::uint32_t held) noexcept;
+    // one in its place. `fill` gives it that peer, and says whether its labels changed. Null where
+    // memory is short.
+    template <class Fill>
+    Connection* renew(Socket& socket, Connection* connection, std::uint32_t held,
+                      Fill&& fill) noexcept;
+    // Asks the kernel for the connection's own address.
+    void learn_local(Socket& socket, Connection& connection) noexcept;
     void after_fork() noexcept;
     // Gives `take` at most `limit` records, oldest first in each thread's ring, and frees what no
     // record names any more. Whether that ended a round, in which each ring is read to where it was
@@ -456,11 +477,13 @@ class Recorder {
     std::atomic<std::uint64_t> slow_threshold{0};  // ticks
     std::atomic<bool> keep_origin{false};
     // The OpenTelemetry context variable and its keys; set before anything is wanted.
-    PyObject* context_variable = nullptr;
-    PyObject* span_key = nullptr;
-    PyObject* server_key = nullptr;
-    PyObject* on_resolved = nullptr;  // called (host, ticks at the start, exception, answers)
-    std::array<PyObject*, 2> suppression_keys{};
+    std::atomic<PyObject*> context_variable{nullptr};
+    std::atomic<PyObject*> span_key{nullptr};
+    std::atomic<PyObject*> server_key{nullptr};
+    std::array<std::atomic<PyObject*>, 2> suppression_keys{};
+    // Called (host, ticks at the start, exception, answers); under the mutex.
+    PyObject* on_resolved = nullptr;
+    Ref resolved_callback() noexcept;
     sem_t wake_up;
     std::atomic<bool> roused{false};
 

@@ -43,8 +43,7 @@ void received(nb::handle object, std::int64_t size) {
 void silence(nb::handle object) {
     Socket* socket = socket_of(object);
     if (socket == nullptr || recorder::active() == 0) return;
-    recorder::Connection* connection = recorder::Recorder::get().connection(*socket);
-    if (connection != nullptr) connection->suppressed = true;
+    recorder::socket_is_silent(*socket);
 }
 
 }  // namespace

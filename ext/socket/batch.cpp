@@ -422,11 +422,12 @@ class Inbox {
     std::size_t room_ = 0;
 };
 
-bool coalesces(const Socket& socket) noexcept {
+bool coalesces(Socket& socket) noexcept {
     if (!TRACESOCK_LINUX || !is_udp(socket)) return false;
     int on = 0;
     socklen_t size = sizeof on;
-    return ::getsockopt(socket.handle.get(), IPPROTO_UDP, udp_gro, &on, &size) == 0 && on != 0;
+    const SharedHandle::Lease lease(socket.handle);
+    return ::getsockopt(lease.get(), IPPROTO_UDP, udp_gro, &on, &size) == 0 && on != 0;
 }
 
 // The list of (data, address). Messages of one sender in a row share the address's object.

@@ -93,8 +93,7 @@ void evict(PyObject* self, Socket& socket, bool shell = true,
     if (socket.handle.get() == sys::invalid) return;
     if (socket.connection != nullptr) recorder::socket_closes(socket, recorder::End::finalized);
     if (audit::watched() != 0) audit::socket_closes(socket, false);
-    if (shell && socket.filled && !mirror_detach(self)) PyErr_Clear();
-    socket.filled = false;
+    if (socket.filled.exchange(false) && shell && !mirror_detach(self)) PyErr_Clear();
     if (socket.handle.get() == next)
         socket.handle.detach();
     else
@@ -195,7 +194,7 @@ bool initialise_filled(PyObject* self, Socket& socket, PyObject* arguments, PyOb
     socket.filled = true;
     socket.row = find_family(socket.family, socket.protocol);
     // The base has applied the other module's default timeout; ours is to be in force.
-    const std::int64_t timeout = nonblocking ? 0 : own.default_timeout;
+    const std::int64_t timeout = nonblocking ? 0 : own.default_timeout.load();
     Ref method(PyObject_GetAttrString(reinterpret_cast<PyObject*>(base), "gettimeout"));
     Ref current(method ? PyObject_CallOneArg(method.get(), self) : nullptr);
     Ref wanted(current ? timeout_object(timeout) : nullptr);
@@ -584,13 +583,21 @@ bool mirror_detach(PyObject* self) noexcept {
     return own != nullptr && static_cast<bool>(Ref(PyObject_CallOneArg(own->base_detach, self)));
 }
 
+namespace {
+
+// Before the descriptor goes: the base's shell has it no more. False with an exception.
+bool empty_shell(PyObject* self, Socket& socket) noexcept {
+    if (!socket.filled.exchange(false) || mirror_detach(self)) return true;
+    socket.filled = true;
+    return false;
+}
+
+}  // namespace
+
 PyObject* socket_close(PyObject* self, PyObject*) noexcept {
     Socket& socket = state_of(self);
     if (socket.handle.get() == sys::invalid) Py_RETURN_NONE;
-    if (socket.filled) {
-        if (!mirror_detach(self)) return nullptr;
-        socket.filled = false;
-    }
+    if (!empty_shell(self, socket)) return nullptr;
     if (socket.connection != nullptr) recorder::socket_closes(socket, recorder::End::closed);
     if (audit::watched() != 0) audit::socket_closes(socket, true);
     // Evicted with the lock: a call that is tried with the lock held has no lease.
@@ -609,10 +616,7 @@ PyObject* socket_close(PyObject* self, PyObject*) noexcept {
 
 PyObject* socket_detach(PyObject* self, PyObject*) noexcept {
     Socket& socket = state_of(self);
-    if (socket.filled) {
-        if (!mirror_detach(self)) return nullptr;
-        socket.filled = false;
-    }
+    if (!empty_shell(self, socket)) return nullptr;
     if (socket.connection != nullptr) recorder::socket_closes(socket, recorder::End::detached);
     return PyLong_FromLong(socket.handle.detach());
 }

@@ -30,10 +30,10 @@ struct Socket {
     // close() was called; with streams open the descriptor is still there.
     bool closed = false;
     // Whether the base's own state holds the descriptor as well, for _ssl to read.
-    bool filled = false;
+    std::atomic<bool> filled{false};
     const Family* row = find_family(AF_UNSPEC, any_protocol);
     // What telemetry knows of it; none until telemetry is on.
-    recorder::Connection* connection = nullptr;
+    std::atomic<recorder::Connection*> connection{nullptr};
     audit::LazyState audit_state;
 };
 // What a program pays for each socket while nobody looks on: beside it, stock's has two slots.
@@ -44,13 +44,13 @@ struct Interpreter {
     PyTypeObject* native_type = nullptr;   // _native.Socket
     PyTypeObject* socket_class = nullptr;  // the Python class, once it was bound; borrowed
     initproc class_init = nullptr;         // what runs the class's own __init__
-    std::int64_t default_timeout = no_timeout;
+    std::atomic<std::int64_t> default_timeout{no_timeout};
     // What keeps a filled base in step; the base's own, borrowed.
     PyObject* base_settimeout = nullptr;
     PyObject* base_detach = nullptr;
     // Somebody calls the base's methods by themselves: instances of the class itself have a filled
     // base, too.
-    bool fills_all = false;
+    std::atomic<bool> fills_all{false};
 };
 
 // The current interpreter's, made when first asked for; null with an exception set.
