@@ -172,7 +172,8 @@ class Drain:
             self.spans.sink.wait(interval)
             if not self._stopping:
                 self.once()
-                self._guard(self._ports.look)
+                with self._lock:  # a flush in another thread tells it of connects
+                    self._guard(self._ports.look)
                 if self.snapshots is not None:
                     self.snapshots.tick()
 

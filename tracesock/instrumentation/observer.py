@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import threading
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -84,20 +85,24 @@ class Observer:
         self.events: deque[tuple[Any, ...]] = deque()
         self.written = 0
         self.dropped = 0
+        # Each event is counted, whoever puts it; a signal handler may put one in between.
+        self._counting = threading.RLock()
 
     def put(self, *event: Any) -> None:
         """Add an event; for the drain to call `Observer.finish` with."""
-        self.written += 1
-        if len(self.events) >= _MOST_EVENTS:
-            self.dropped += 1
-            return
-        self.events.append(event)
+        with self._counting:
+            self.written += 1
+            if len(self.events) >= _MOST_EVENTS:
+                self.dropped += 1
+                return
+            self.events.append(event)
         # Not for each event: a drain that wakes takes the interpreter's lock from the caller.
         if len(self.events) % _WAKE_EVERY == 0:
             recorder.wake()
 
     def clear_after_fork(self) -> None:
         """Forget what the parent process will tell."""
+        self._counting = threading.RLock()
         self.events.clear()
         self.written = self.dropped = 0
 
