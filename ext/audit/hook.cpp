@@ -188,11 +188,8 @@ bool has_probes() {
 void install_hook() {
     const nb::ft_lock_guard guard(installing);
     if (installed) return;
-#ifdef Py_GIL_DISABLED
-    const bool alone = false;  // another thread may add a hook between the question and this one
-#else
-    const bool alone = !has_probes() && !anybody_listens();
-#endif
+    // Without a lock, another thread may add a hook between the question and this one.
+    const bool alone = may_hold_lock && !has_probes() && !anybody_listens();
     if (PySys_AddAuditHook(hook, nullptr) < 0) throw nb::python_error();
     // An earlier hook can keep a new one out, and the call above then says nothing of it.
     probed = false;
