@@ -90,3 +90,30 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_failing_command_is_quoted() -> None:
     with pytest.raises(vm.KernelError, match=r"(?s)failed with status 3:.*the reason"):
         vm.call("sh", "-c", "echo the reason; exit 3")
+
+
+def test_a_command_that_takes_too_long_is_ended_and_quoted() -> None:
+    with pytest.raises(vm.KernelError, match=r"(?s)not done after 1 s:.*the beginning"):
+        vm.call("sh", "-c", "echo the beginning; exec sleep 600", timeout=1.0)
+
+
+def test_without_the_sid_the_other_jobs_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    def fail() -> pathlib.Path:
+        raise vm.KernelError("the Debian sid could not be made: no network")
+
+    here, there = pathlib.Path("/"), tmp_path / "sid"
+    jobs = [vm.Job("families-3.11", here, []), vm.Job("families-3.14", there, [])]
+    ran: list[str] = []
+    monkeypatch.setattr(vm, "plan", lambda mode: jobs)
+    monkeypatch.setattr(vm, "missing_packages", lambda with_sid: [])
+    monkeypatch.setattr(vm, "prepare_kernel", lambda: None)
+    monkeypatch.setattr(vm, "prepare_sid", fail)
+    monkeypatch.setattr(vm, "run_job", lambda job: ran.append(job.name) or True)
+    assert vm.run_all(vm.parse(["all", "--mode", "stock"])) == 1
+    told = capsys.readouterr().out
+    assert ran == ["families-3.11"]
+    assert "no network" in told
+    assert "1 of 2 passed" in told
+    assert "not run: families-3.14" in told

@@ -64,6 +64,7 @@ COMMANDS = (
 )
 SID_COMMANDS = (("debootstrap", "debootstrap"), ("unshare", "util-linux"))
 ATTEMPTS = 3  # at a download
+DOWNLOAD_LIMIT = 420.0  # seconds of one
 SID_PACKAGES = (
     "python3.14 libpython3.14-testsuite python3.14-dev g++ cmake ninja-build openssl iproute2"
 )
@@ -93,10 +94,14 @@ def missing_packages(with_sid: bool = True) -> list[str]:
     return list(dict.fromkeys(missing))
 
 
-def call(*command: str | os.PathLike[str], cwd: pathlib.Path | None = None) -> str:
-    """Runs a command and returns its output.
+def call(
+    *command: str | os.PathLike[str],
+    cwd: pathlib.Path | None = None,
+    timeout: float | None = None,
+) -> str:
+    """Runs a command and returns its output; timeout is in seconds.
 
-    Raises KernelError, with the end of what the command said, if it fails.
+    Raises KernelError, with the end of what the command said, if it fails or takes longer.
     """
     words = [os.fspath(word) for word in command]
     words[0] = find_command(words[0]) or words[0]
@@ -110,13 +115,26 @@ def call(*command: str | os.PathLike[str], cwd: pathlib.Path | None = None) -> s
             text=True,
             errors="replace",
             env=os.environ | {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
+            timeout=timeout,
         )
     except OSError as error:
         raise KernelError(f"cannot run {words[0]}: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        said = error.stdout or ""
+        text = said.decode(errors="replace") if isinstance(said, bytes) else said
+        raise KernelError(
+            f"{shlex.join(words)} was not done after {timeout:.0f} s:\n{end_of(text)}"
+        ) from error
     if done.returncode:
-        tail = "\n".join(done.stdout.strip().splitlines()[-8:])
-        raise KernelError(f"{shlex.join(words)} failed with status {done.returncode}:\n{tail}")
+        raise KernelError(
+            f"{shlex.join(words)} failed with status {done.returncode}:\n{end_of(done.stdout)}"
+        )
     return done.stdout
+
+
+def end_of(text: str) -> str:
+    """The last lines of what a command said."""
+    return "\n".join(text.strip().splitlines()[-8:])
 
 
 # The kernel
@@ -205,7 +223,10 @@ def prepare_kernel() -> tuple[pathlib.Path, pathlib.Path]:
     if not downloaded:
         print(f"downloading {package}", flush=True)
         retries = ("-o", f"Acquire::Retries={ATTEMPTS}")
-        call("apt-get", "download", "-qq", *retries, package, cwd=CACHE)
+        try:
+            call("apt-get", "download", "-qq", *retries, package, cwd=CACHE, timeout=DOWNLOAD_LIMIT)
+        except KernelError as error:
+            raise KernelError(f"Debian's kernel could not be downloaded: {error}") from error
         downloaded = sorted(CACHE.glob(f"{package}_*.deb"))
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         tree = pathlib.Path(name)
@@ -377,11 +398,13 @@ def prepare_sid() -> pathlib.Path:
         packages = ",".join(SID_PACKAGES.split())
         command = ("debootstrap", "--variant=minbase", f"--include={packages}", "sid")
         try:
-            call(*command, root)
+            call(*command, root, timeout=DOWNLOAD_LIMIT)
             break
         except KernelError as error:
             if not left:
-                raise
+                raise KernelError(
+                    f"the Debian sid with Python 3.14 could not be made: {error}"
+                ) from error
             print(f"once more: {error}", flush=True)
     shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
     stamp.write_text(json.dumps(recipe))
@@ -450,7 +473,10 @@ def prepare_packages() -> None:
     python = str(beside) if beside.exists() else sys.executable
     pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     target = ("--target", PACKAGES, "--python-version", "3.14", "--only-binary=:all:")
-    call(*pip, *target, *wanted)
+    try:
+        call(*pip, *target, *wanted, timeout=DOWNLOAD_LIMIT)
+    except KernelError as error:
+        raise KernelError(f"packages for Python 3.14 could not be installed: {error}") from error
     stamp.write_text(json.dumps(wanted))
 
 
@@ -578,11 +604,18 @@ def run_all(arguments: argparse.Namespace) -> int:
     if missing:
         raise KernelError(f"install {' '.join(missing)}: sudo tests/kernel/prepare.sh does it")
     prepare_kernel()
+    not_run: list[str] = []
     if with_sid:
-        root = prepare_sid()
-        if arguments.mode != "stock":
-            build_in_sid(root)
-            prepare_packages()
+        try:
+            root = prepare_sid()
+            if arguments.mode != "stock":
+                build_in_sid(root)
+                prepare_packages()
+        except KernelError as error:
+            print(f"test-kernel: {error}", flush=True)
+            # The others need none of it.
+            not_run = [job.name for job in chosen if job.root != pathlib.Path("/")]
+            chosen = [job for job in chosen if job.name not in not_run]
     if arguments.mode != "stock":
         runner = load_runner()
         wanted = {job.name.rpartition("-")[2] for job in chosen} - {"3.14"}
@@ -593,10 +626,13 @@ def run_all(arguments: argparse.Namespace) -> int:
     with concurrent.futures.ThreadPoolExecutor(side_by_side) as pool:
         results = dict(zip([job.name for job in chosen], pool.map(run_job, chosen), strict=True))
     failed = [name for name, good in results.items() if not good]
-    print(f"{len(results) - len(failed)} of {len(results)} passed", flush=True)
+    passed = len(results) - len(failed)
+    print(f"{passed} of {len(results) + len(not_run)} passed", flush=True)
     if failed:
         print(f"failed: {', '.join(failed)}; see {CACHE / 'results'}")
-    return 1 if failed else 0
+    if not_run:
+        print(f"not run: {', '.join(not_run)}")
+    return 1 if failed or not_run else 0
 
 
 def run_one(arguments: argparse.Namespace) -> int:
