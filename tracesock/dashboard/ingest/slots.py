@@ -104,18 +104,16 @@ class Slots:
     def _settle(self, arrived: int) -> None:
         whole = self._catalog.over_all_peers
         changed: set[_Key] = set()
-        added: dict[_Key, Buckets] = {}
+        added: dict[_Key, str] = {}
         over_all: dict[tuple[int, int], Buckets] = {}
         self._round += 1
         for (slot, series), buckets in self._waiting.items():
             all_peers = whole.get(series) or self._catalog.whole(series)
             if all_peers != series:
-                for width in (MIDDLE, COARSE):
-                    self._add(changed, added, (width, slot * FINE // width, series), buckets)
+                self._add(changed, added, slot, series, buckets, (MIDDLE, COARSE))
             _merge_at(over_all, (slot, all_peers), buckets)
         for (slot, series), buckets in over_all.items():
-            for width in (FINE, MIDDLE, COARSE):
-                self._add(changed, added, (width, slot * FINE // width, series), buckets)
+            self._add(changed, added, slot, series, buckets, (FINE, MIDDLE, COARSE))
         self._waiting = {}
         self._db.execute("DELETE FROM unsettled")
         insert(
@@ -126,7 +124,7 @@ class Slots:
         insert(
             self._db,
             "INSERT INTO latency",
-            [(*key, pack(added[key]), arrived) for key in sorted(added)],
+            [(*key, added[key], arrived) for key in sorted(added)],
             "ON CONFLICT DO UPDATE SET buckets = buckets || excluded.buckets,"
             " arrived_s = excluded.arrived_s",
         )
@@ -134,22 +132,31 @@ class Slots:
             self._evict()
 
     def _add(
-        self, changed: set[_Key], added: dict[_Key, Buckets], key: _Key, buckets: Buckets
+        self,
+        changed: set[_Key],
+        added: dict[_Key, str],
+        slot: int,
+        series: int,
+        buckets: Buckets,
+        widths: tuple[int, ...],
     ) -> None:
-        """Adds to a row that is in memory; else notes what is to be appended to the stored one."""
-        row = self._rows.get(key)
-        if row is None:
-            width, slot, series = key
-            if slot > self._newest[width]:
+        """Adds to rows that are in memory; notes what is to be appended to stored ones."""
+        packed = ""
+        for width in widths:
+            key = (width, slot * FINE // width, series)
+            row = self._rows.get(key)
+            if row is None and key[1] <= self._newest[width]:
+                if (series + self._round) % _APPENDED:
+                    packed = packed or pack(buckets)
+                    there = added.get(key)
+                    added[key] = packed if there is None else there + packed
+                    continue
+                row = self._rows[key] = self._stored(key)
+            if row is None:
                 self._rows[key] = dict(buckets)
-                changed.add(key)
-                return
-            if (series + self._round) % _APPENDED:
-                _merge_at(added, key, buckets)
-                return
-            row = self._rows[key] = self._stored(key)
-        _merge(row, buckets)
-        changed.add(key)
+            else:
+                _merge(row, buckets)
+            changed.add(key)
 
     def _evict(self) -> None:
         """Keeps the rows of the newest slots, to which most is added, where they are few."""
