@@ -450,3 +450,23 @@ def test_rendering_is_quick_for_many_connections(start: Callable[..., Served]) -
     assert 100 <= text.count("established") <= 102
     # One page of rows, whatever there is: far from a second of work.
     assert time.process_time() - began < 5
+
+
+def test_the_edges_are_shown_page_by_page(served: Served) -> None:
+    made = Spans("crawler")
+    for number in range(130):
+        for _ in range(1 + (number < 5)):
+            made.connect(f"host-{number:03}.example", 443, trace=number + 1)
+    assert served.post("traces", made.body)[0] == 200
+    appears(served, "/peers", "130, busiest first")
+
+    def peers(query: str) -> list[str]:
+        return re.findall(r'id="e-crawler-(host-\d+)', served.get(f"/peers{query}")[2])
+
+    first, second = peers(""), peers("?offset=100")
+    assert first[:5] == [f"host-{number:03}" for number in range(5)]
+    assert len(first) == 100 and len(second) == 30
+    assert sorted(first + second) == [f"host-{number:03}" for number in range(130)]
+    # The map stays that of the busiest.
+    assert "the 16 busiest of 130 edges" in shown(served, "/peers?offset=100")
+    assert "101\u2013130" in shown(served, "/peers?offset=100")

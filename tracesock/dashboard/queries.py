@@ -761,7 +761,7 @@ class Queries:
 
     # -- peers -----------------------------------------------------------------------------------
 
-    def edges(self, filters: Filter, limit: int = 200) -> EdgePage:
+    def edges(self, filters: Filter, limit: int = 100) -> EdgePage:
         """Services and whom they call, busiest first.
 
         An edge counts connects; where a service reports none to that peer, its requests. Spans

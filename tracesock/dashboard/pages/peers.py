@@ -19,6 +19,7 @@ from tracesock.dashboard.pages.shell import (
     filters,
     heading,
     nothing_yet,
+    pager,
     panel,
     peer_link,
     select,
@@ -27,6 +28,7 @@ from tracesock.dashboard.pages.shell import (
 from tracesock.dashboard.rows import Edge
 
 _DRAWN = 16
+_ROWS = 100
 _SERVICE = Column("Service", class_="main")
 _PEER = Column("Peer")
 _WHAT = Column("Counted")
@@ -45,8 +47,10 @@ def _render(view: View) -> Page:
     filters_ = view.filter("1h")
     chosen = params.choice("of", list(_OPS), "connect")
     op = _OPS[chosen]
-    found = queries.edges(filters_)
+    offset = params.integer("offset", 0, 100_000)
+    found = queries.edges(filters_, offset + _ROWS)
     edges = found.rows
+    shown = edges[offset:]
     heat = queries.heatmap(filters_, op)
     failures = queries.failures(filters_)
     if not edges and not heat.summary.count and not failures:
@@ -80,12 +84,11 @@ def _render(view: View) -> Page:
             ),
             panel(
                 "Edges",
-                _table(view, edges),
-                note=fmt.number(found.total)
-                if found.total == len(edges)
-                else f"the {len(edges)} busiest of {fmt.number(found.total)}",
+                _table(view, shown),
+                pager(params, offset, _ROWS, len(shown), found.total > offset + _ROWS),
+                note=f"{fmt.number(found.total)}, busiest first",
             )
-            if edges
+            if shown
             else None,
         )
     operation = field_(
