@@ -128,9 +128,27 @@ bool copy_bytes(PyObject* bytes, const char* kind, std::optional<std::string>& o
                      kind, out);
 }
 
+// Whether the IDNA encoder, which is slow to call, leaves an ASCII name as it is: labels have 1 to
+// 63 characters, and the last may have none.
+bool idna_keeps(std::string_view name) noexcept {
+    for (;;) {
+        const std::size_t dot = name.find('.');
+        const bool is_last = dot == name.npos;
+        const std::size_t length = is_last ? name.size() : dot;
+        if (length > 63 || (length == 0 && !is_last)) return false;
+        if (is_last) return true;
+        name.remove_prefix(dot + 1);
+    }
+}
+
 bool read_host(PyObject* object, std::optional<std::string>& out) {
     if (object == Py_None) return true;
     if (PyUnicode_Check(object)) {
+        if (PyUnicode_CheckExact(object) && PyUnicode_IS_ASCII(object)) {
+            const std::string_view name(reinterpret_cast<const char*>(PyUnicode_1BYTE_DATA(object)),
+                                        static_cast<std::size_t>(PyUnicode_GET_LENGTH(object)));
+            if (idna_keeps(name)) return copy_text(name, "character", out);
+        }
         if (!host_fits(object)) return false;
         const Ref encoded(PyUnicode_AsEncodedString(object, "idna", nullptr));
         return encoded && copy_bytes(encoded.get(), "character", out);
