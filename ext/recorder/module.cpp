@@ -46,18 +46,23 @@ void wait(double seconds) {
 nb::tuple record_tuple(const Record& record) {
     const std::uint64_t start = recorder::Clock::unix_time(record.start);
     const bool parent = (record.flags & recorder::has_parent) != 0;
+    nb::object state = nb::none();
+    if (record.state != 0) {
+        const std::string text = recorder::TraceStates::get().text(record.state);
+        state = nb::str(text.data(), text.size());
+    }
     return nb::make_tuple(static_cast<int>(record.kind), start,
                           start + recorder::Clock::duration(record.duration),
                           bytes_or_none(record.trace.data(), record.trace.size(), parent),
                           bytes_or_none(record.parent.data(), record.parent.size(), parent),
                           record.size, record.stall, record.connection, record.calls, record.error,
-                          static_cast<int>(record.flags));
+                          static_cast<int>(record.flags), state);
 }
 
 namespace {
 
 // Takes at most `limit` records: a list of (kind, start, end, trace id, parent id, size, stall,
-// connection, calls, error, flags), and whether that ended a round.
+// connection, calls, error, flags, trace state), and whether that ended a round.
 nb::tuple drain(std::size_t limit) {
     Recorder& own = Recorder::get();
     recorder::Clock::calibrate();

@@ -34,6 +34,7 @@ struct Fold {
     std::uint64_t size = 0;
     std::uint64_t stall = 0;    // us
     std::uint64_t longest = 0;  // ns
+    std::string state;          // of the trace
 };
 
 // What one connection sent in one trace.
@@ -270,6 +271,7 @@ class OtlpDrain {
                 fold.size += record.size;
                 fold.stall += record.stall;
                 fold.longest = std::max(fold.longest, duration);
+                fold.state = recorder::TraceStates::get().text(record.state);
                 return;
             }
             ++in_trace.spans;
@@ -288,7 +290,8 @@ class OtlpDrain {
              .calls = record.calls,
              .size = record.size,
              .stall = record.stall,
-             .longest = 0});
+             .longest = 0,
+             .state = recorder::TraceStates::get().text(record.state)});
     }
 
     void put_fold(const Template& entry, InTrace& in_trace) {
@@ -302,6 +305,7 @@ class OtlpDrain {
         span.trace = trace;
         span.id = identifiers_.next();
         span.parent = sends.parent;
+        span.trace_state = sends.state;
         span.name = entry.name;
         span.start = sends.start;
         span.end = sends.end;

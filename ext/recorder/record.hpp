@@ -35,7 +35,7 @@ struct Record {
     std::int16_t error;
     Kind kind;
     std::uint8_t flags;
-    std::uint16_t reserved;
+    std::uint16_t state;  // of the trace: a number of TraceStates
 };
 static_assert(sizeof(Record) == 64);
 

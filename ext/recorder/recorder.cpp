@@ -60,6 +60,7 @@ void fill_trace(Record& record, const TraceContext& context) noexcept {
     record.trace = context.trace;
     record.parent = context.span;
     record.flags = context.flags();
+    record.state = context.state;
 }
 
 // A record that makes no span, of a connection that was made in a trace.
@@ -118,6 +119,7 @@ void finish_connect(Recorder& recorder, Connection& connection, std::int16_t err
     record.trace = connection.trace;
     record.parent = connection.parent;
     record.flags = static_cast<std::uint8_t>(connection.context_flags | extra);
+    record.state = connection.state.get();
     record.connection = connection.number;
     record.calls = 1;
     record.error = error;
@@ -159,12 +161,15 @@ Recorder& Recorder::make() noexcept {
             [] {
                 get().drain_mutex.lock();
                 get().mutex.lock();
+                TraceStates::get().lock();
             },
             [] {
+                TraceStates::get().unlock();
                 get().mutex.unlock();
                 get().drain_mutex.unlock();
             },
             [] {
+                TraceStates::get().unlock();
                 get().mutex.unlock();
                 get().drain_mutex.unlock();
                 get().after_fork();
@@ -313,6 +318,7 @@ void Recorder::begin_round() {
             connections.erase(found);
         }
     }
+    TraceStates::get().begin_round(epoch);
     for (const auto& shard : shards) round_.emplace_back(shard.get(), shard->ring.written());
 }
 
@@ -361,6 +367,7 @@ void Recorder::end_round() {
 }
 
 void Recorder::retire(const Shard& shard) {
+    TraceStates::get().drop(shard.cached.state);
     ended_written.fetch_add(shard.ring.written(), std::memory_order_relaxed);
     ended_dropped.fetch_add(shard.ring.dropped(), std::memory_order_relaxed);
     for (std::size_t i = 0; i < most_labels; ++i) {
@@ -443,9 +450,25 @@ Ref item(PyObject* context, PyObject* key) noexcept {
 #endif
 }
 
-// `server`: the name that the context's set-up asked for, or empty.
-TraceContext read_context(const Recorder& recorder, PyObject* context,
-                          std::string& server) noexcept {
+// The state of a span context's trace, held.
+TraceStates::Number read_state(Recorder& recorder, PyObject* span_context) noexcept {
+    Ref state(PyObject_GetAttrString(span_context, "trace_state"));
+    // Most have none, and then all the same object.
+    if (!state || state.get() == recorder.empty_state.load(std::memory_order_relaxed)) return 0;
+    const Py_ssize_t size = PyObject_Size(state.get());
+    if (size == 0) {
+        PyObject* none = nullptr;
+        if (recorder.empty_state.compare_exchange_strong(none, state.get())) state.release();
+    }
+    if (size <= 0) return 0;
+    const Ref text(PyObject_CallMethod(state.get(), "to_header", nullptr));
+    Py_ssize_t length = 0;
+    const char* data = text ? PyUnicode_AsUTF8AndSize(text.get(), &length) : nullptr;
+    return data != nullptr ? TraceStates::get().hold({data, static_cast<std::size_t>(length)}) : 0;
+}
+
+// `server`: the name that the context's set-up asked for, or empty. The state is held.
+TraceContext read_context(Recorder& recorder, PyObject* context, std::string& server) noexcept {
     TraceContext result;
     if (!PyDict_Check(context)) return result;
     for (const auto& key : recorder.suppression_keys) {
@@ -470,6 +493,7 @@ TraceContext read_context(const Recorder& recorder, PyObject* context,
     result.sampled = result.valid && (PyLong_AsLong(flags.get()) & 1) != 0;
     Ref remote(PyObject_GetAttrString(span_context.get(), "is_remote"));
     result.remote = remote && PyObject_IsTrue(remote.get()) == 1;
+    if (result.sampled) result.state = read_state(recorder, span_context.get());
     return result;
 }
 
@@ -486,6 +510,7 @@ TraceContext read_context(const Recorder& recorder, PyObject* context,
     while (shard.context != nullptr) Ref old(std::exchange(shard.context, nullptr));
     PyErr_Restore(kind, error, trace);
     shard.context = context.release();
+    TraceStates::get().drop(shard.cached.state);
     shard.cached = read;
     shard.server.swap(server);
     return shard.cached;
@@ -689,6 +714,10 @@ void SendProbe::begin(Socket& socket, const Address* destination) noexcept {
     socket_ = &socket;
     connection_ = connection;
     enter(*connection);
+    if (context.state != 0) [[unlikely]] {
+        state_ = context.state;
+        TraceStates::get().hold(state_);
+    }
     stats_.started = Clock::ticks();
 }
 
@@ -721,7 +750,8 @@ namespace {
                                              Connection& connection, const CallStats& stats,
                                              std::uint64_t duration, std::uint64_t bytes,
                                              const TraceId* trace, const SpanId* parent,
-                                             std::uint8_t flags) noexcept {
+                                             std::uint8_t flags,
+                                             TraceStates::Number state) noexcept {
     Cell& cell = recorder.cell(shard, connection.labels);
     if (bytes != 0) {
         Histogram::add(cell.sent, bytes);
@@ -760,7 +790,7 @@ namespace {
         record.calls = static_cast<std::uint16_t>(std::min<std::uint32_t>(stats.calls, 0xffff));
         record.error = stats.error;
         record.kind = Kind::send;
-        record.reserved = 0;
+        record.state = trace != nullptr ? state : TraceStates::Number{0};
     });
 }
 
@@ -793,7 +823,7 @@ void SendProbe::tell(std::int64_t size, std::uint64_t duration) noexcept {
     Recorder& recorder = Recorder::get();
     tell_send(recorder, recorder.shard(), *socket_, *connection_, stats_, duration,
               size > 0 ? static_cast<std::uint64_t>(size) : 0, traced_ ? &trace_ : nullptr,
-              &parent_, flags_);
+              &parent_, flags_, state_);
     errno = error;
 }
 
@@ -811,7 +841,7 @@ void sent_at_once(Socket& socket, std::uint64_t started, std::int64_t size) noex
     if (connection == nullptr) return;
     tell_send(recorder, shard, socket, *connection, stats, duration,
               static_cast<std::uint64_t>(size), context.sampled ? &context.trace : nullptr,
-              &context.span, context.flags());
+              &context.span, context.flags(), context.state);
 }
 
 void count_received(Socket& socket, std::int64_t size) noexcept {
@@ -869,6 +899,7 @@ void ConnectProbe::begin(Socket& socket, const Address& peer) noexcept {
         made.trace = context.trace;
         made.parent = context.span;
         made.context_flags = context.flags();
+        made.state.reset(context.state);
         made.connected.store(false);
         made.first_byte_seen.store(false);
         return true;
@@ -975,6 +1006,7 @@ void socket_accepted(Socket& socket, const Address& peer) noexcept {
         made.trace = context.trace;
         made.parent = context.span;
         made.context_flags = context.flags();
+        made.state.reset(context.state);
         made.asked.store(true, std::memory_order_release);
     };
     Connection* connection = socket.connection.load(std::memory_order_acquire);

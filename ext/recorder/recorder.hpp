@@ -27,6 +27,7 @@
 #include "recorder/record.hpp"
 #include "recorder/ring.hpp"
 #include "recorder/short_bytes.hpp"
+#include "recorder/trace_states.hpp"
 // clang-format on
 
 namespace tracesock::recorder {
@@ -76,6 +77,7 @@ struct Connection {
     TraceId trace{};
     SpanId parent{};
     std::uint8_t context_flags = 0;
+    HeldState state;
     ShortBytes peer;    // encoded addresses, as long as they are
     ShortBytes local;   // where a record tells it; else the kernel is asked when somebody asks
     ShortBytes server;  // the host name that was asked for, or empty
@@ -128,6 +130,7 @@ struct TraceContext {
     bool sampled = false;
     bool remote = false;  // of another process
     bool suppressed = false;
+    TraceStates::Number state = 0;  // where sampled; held by who keeps the context
 
     // Of a record that is made in it.
     std::uint8_t flags() const noexcept {
@@ -155,8 +158,11 @@ class SendProbe {
     SendProbe(const SendProbe&) = delete;
     SendProbe& operator=(const SendProbe&) = delete;
     ~SendProbe() {
-        if (connection_ != nullptr) [[unlikely]]
+        if (connection_ != nullptr) [[unlikely]] {
             leave(*connection_);
+            if (state_ != 0) [[unlikely]]
+                TraceStates::get().drop(state_);
+        }
     }
     CallStats* stats() noexcept { return connection_ != nullptr ? &stats_ : nullptr; }
     // The bytes sent, also where an error ended a call that had sent some.
@@ -188,6 +194,7 @@ class SendProbe {
     SpanId parent_;
     std::uint8_t flags_ = 0;
     bool traced_ = false;
+    TraceStates::Number state_ = 0;  // held while there is a connection
 };
 
 // A send of `size` bytes that began at `started` ticks and was done at the first try, with the
@@ -480,6 +487,7 @@ class Recorder {
     std::atomic<PyObject*> context_variable{nullptr};
     std::atomic<PyObject*> span_key{nullptr};
     std::atomic<PyObject*> server_key{nullptr};
+    std::atomic<PyObject*> empty_state{nullptr};  // the SDK has one for all; kept for good
     std::array<std::atomic<PyObject*>, 2> suppression_keys{};
     // Called (host, ticks at the start, exception, answers); under the mutex.
     PyObject* on_resolved = nullptr;

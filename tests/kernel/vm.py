@@ -64,7 +64,7 @@ COMMANDS = (
 )
 SID_COMMANDS = (("debootstrap", "debootstrap"), ("unshare", "util-linux"))
 ATTEMPTS = 3  # at a download
-DOWNLOAD_LIMIT = 420.0  # seconds of one
+DOWNLOAD_LIMIT = 600.0  # seconds of one
 SID_PACKAGES = (
     "python3.14 libpython3.14-testsuite python3.14-dev g++ cmake ninja-build openssl iproute2"
 )
@@ -383,7 +383,8 @@ def prepare_sid() -> pathlib.Path:
     recipe = {"packages": SID_PACKAGES}
     if stamp.exists() and json.loads(stamp.read_text()) == recipe:
         return root
-    if find_command("debootstrap") is None:
+    debootstrap = find_command("debootstrap")
+    if debootstrap is None:
         raise KernelError("install debootstrap: sudo tests/kernel/prepare.sh does it")
     if os.geteuid() != 0:
         raise KernelError("debootstrap needs root: run `sudo make test-kernel` once")
@@ -396,7 +397,9 @@ def prepare_sid() -> pathlib.Path:
         quick.parent.mkdir(parents=True)
         quick.write_text("force-unsafe-io\n")
         packages = ",".join(SID_PACKAGES.split())
-        command = ("debootstrap", "--variant=minbase", f"--include={packages}", "sid")
+        # In namespaces of its own: what it mounts and starts goes with it, whatever its end is.
+        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        command += [debootstrap, "--variant=minbase", f"--include={packages}", "sid"]
         try:
             call(*command, root, timeout=DOWNLOAD_LIMIT)
             break

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import errno
 import io
+import json
 import logging
 import os
 import selectors
@@ -1388,6 +1389,95 @@ def test_a_sampler_of_the_users(telemetry: Telemetry) -> None:
     # A processor sees what is recorded but not sampled; an exporter does not.
     (recorded,) = [span for span in ends.ended if span.name.startswith("socket send ")]
     assert not recorded.get_span_context().trace_flags.sampled
+
+
+@contextlib.contextmanager
+def trace_with(header: str) -> Iterator[None]:
+    """Within a recording span whose trace has this state, as one that came in with a request."""
+    state = trace.TraceState.from_header([header])
+    context = trace.SpanContext(0xABC, 0xDEF, False, trace.TraceFlags(1), state)
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        yield
+
+
+def state_of(span: Any) -> str:
+    return span.get_span_context().trace_state.to_header()
+
+
+def test_a_span_has_the_state_of_its_trace(telemetry: Telemetry) -> None:
+    plain = telemetry()
+    with serving() as server, trace_with("vendor=a,other=b"):
+        busy(server)
+    spans = plain.spans()
+    names = {span.name.split(" ")[1] for span in spans}
+    assert {"connection_setup", "connect", "send"} <= names
+    assert {state_of(span) for span in spans} == {"vendor=a,other=b"}
+
+
+def test_each_span_has_the_state_of_its_own_trace(telemetry: Telemetry) -> None:
+    plain = telemetry(max_sends_per_trace=1)
+    left, right = tracesock.socketpair()
+    with left, right:
+        for number in range(300):
+            header = f"request={number}" if number % 3 else ""
+            trace_id = 1000 + number
+            state = trace.TraceState.from_header([header]) if header else None
+            context = trace.SpanContext(trace_id, 7, False, trace.TraceFlags(1), state)
+            with trace.use_span(trace.NonRecordingSpan(context)):
+                for _ in range(3):  # one is a span, two are folded
+                    left.send(b"x")
+            right.recv(10)
+            if number % 50 == 0:
+                tracesock.instrumentation.flush()
+        spans = plain.spans("socket send")
+    assert sum(attributes(span)["tracesock.send.calls"] for span in spans) == 900
+    for span in spans:
+        number = span.get_span_context().trace_id - 1000
+        assert state_of(span) == (f"request={number}" if number % 3 else "")
+
+
+def test_native_otlp_has_the_state_of_the_trace(telemetry: Telemetry, tmp_path: Path) -> None:
+    path = tmp_path / "spans.jsonl"
+    telemetry(otlp=f"file:{path}", max_sends_per_trace=2)
+    left, right = tracesock.socketpair()
+    with left, right:
+        for number in range(1, 100):
+            state = trace.TraceState.from_header([f"request={number}"]) if number % 4 else None
+            context = trace.SpanContext(number, 7, False, trace.TraceFlags(1), state)
+            with trace.use_span(trace.NonRecordingSpan(context)):
+                for _ in range(5):  # two are spans, three are folded
+                    left.send(b"x")
+            right.recv(10)
+            if number % 20 == 0:
+                tracesock.instrumentation.flush()
+    tracesock.uninstrument()
+    spans = [
+        span
+        for line in path.read_text().splitlines()
+        for resource in json.loads(line)["resourceSpans"]
+        for scope in resource["scopeSpans"]
+        for span in scope["spans"]
+    ]
+    assert len(spans) == 99 * 3
+    for span in spans:
+        number = int(span["traceId"], 16)
+        assert span.get("traceState", "") == (f"request={number}" if number % 4 else "")
+
+
+def test_a_pending_connect_has_the_state_of_its_start(telemetry: Telemetry) -> None:
+    plain = telemetry()
+    left, right = tracesock.socketpair()
+    with serving() as server, left, right, socket() as client:
+        client.setblocking(False)
+        with trace_with("first=1"):
+            client.connect_ex(server.getsockname())
+        for number in range(50):  # what the thread knew of the first is gone meanwhile
+            with trace_with(f"later={number}"):
+                left.send(b"x")
+            tracesock.instrumentation.flush()
+        wait_for(lambda: client.connect_ex(server.getsockname()) in (0, errno.EISCONN))
+        (connect,) = plain.spans("socket connect")
+    assert state_of(connect) == "first=1"
 
 
 class Own(ParentBased):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import ipaddress
 import logging
 from collections import OrderedDict
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
-from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import SpanContext, SpanKind, TraceFlags, TraceState
 
 from tracesock._native import recorder
 from tracesock.instrumentation import semconv
@@ -359,7 +360,7 @@ class Spans:
 
     def connect(self, record: tuple[Any, ...], peer: Peer, error: str | None) -> SpanContext | None:
         """A connect: one span for each attempt."""
-        _, start, end, trace_id, span_id, _, _, _, _, _, flags = record
+        _, start, end, trace_id, span_id, _, _, _, _, _, flags, state = record
         if flags & ONLY_METRIC or peer.excluded:
             return None
         attributes = {**peer.attributes, **peer.local}
@@ -372,14 +373,14 @@ class Spans:
                 start,
                 end,
                 attributes,
-                parent_of(trace_id, span_id, flags),
+                parent_of(trace_id, span_id, flags, state),
                 error,
             )
         )
 
     def accept(self, record: tuple[Any, ...], peer: Peer) -> None:
         """An accepted connection."""
-        _, start, end, trace_id, span_id, _, _, _, _, _, flags = record
+        _, start, end, trace_id, span_id, _, _, _, _, _, flags, state = record
         if flags & ONLY_METRIC or peer.excluded:
             return
         attributes = {
@@ -392,15 +393,15 @@ class Spans:
             )
             if source in peer.attributes
         }
-        parent = parent_of(trace_id, span_id, flags)
+        parent = parent_of(trace_id, span_id, flags, state)
         self.deliver(Finished("accept", semconv.SPAN_ACCEPT, start, end, attributes, parent))
 
     def send(self, record: tuple[Any, ...], peer: Peer, error: str | None) -> None:
         """A send: a span of its own, or a part of its connection's fold in this trace."""
-        _, start, end, trace_id, span_id, size, stall, number, calls, _, flags = record
+        _, start, end, trace_id, span_id, size, stall, number, calls, _, flags, state = record
         if peer.excluded:
             return
-        parent = parent_of(trace_id, span_id, flags)
+        parent = parent_of(trace_id, span_id, flags, state)
         key = (number, trace_id) if trace_id is not None else None
         if self._is_over_limit(key):
             assert key is not None and parent is not None
@@ -535,8 +536,15 @@ def samples_all_children(sampler: Any) -> bool:
     return sampler is ALWAYS_ON
 
 
-def parent_of(trace_id: bytes | None, span_id: bytes | None, flags: int) -> SpanContext | None:
-    """The caller's span as a parent; None for none."""
+@functools.lru_cache(maxsize=256)
+def _trace_state(text: str) -> TraceState:
+    return TraceState.from_header([text])
+
+
+def parent_of(
+    trace_id: bytes | None, span_id: bytes | None, flags: int, state: str | None = None
+) -> SpanContext | None:
+    """The caller's span as a parent; None for none. `state`: as in the header tracestate."""
     if trace_id is None or span_id is None:
         return None
     return SpanContext(
@@ -544,6 +552,7 @@ def parent_of(trace_id: bytes | None, span_id: bytes | None, flags: int) -> Span
         int.from_bytes(span_id, "big"),
         bool(flags & REMOTE_PARENT),
         _SAMPLED,
+        _trace_state(state) if state else None,
     )
 
 
