@@ -34,7 +34,8 @@ EXPECTED = {
     *(errno.ECONNREFUSED, errno.EISCONN, errno.EALREADY, errno.EINPROGRESS, errno.EPERM),
     *(errno.EADDRNOTAVAIL, errno.EDESTADDRREQ, errno.ECONNABORTED, errno.ENOBUFS, errno.ENOTSOCK),
 }
-PARENT = trace.NonRecordingSpan(trace.SpanContext(0xABC, 0xDEF, False, trace.TraceFlags(1)))
+STATE = trace.TraceState([("vendor", "threads")])
+PARENT = trace.NonRecordingSpan(trace.SpanContext(0xABC, 0xDEF, False, trace.TraceFlags(1), STATE))
 
 Work = Callable[[random.Random], None]
 
