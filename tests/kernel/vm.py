@@ -432,7 +432,9 @@ def build_in_sid(root: pathlib.Path) -> None:
     packages = root / "usr/local/lib/python3.14/dist-packages"
     shutil.copytree(find_nanobind(), packages / "nanobind", dirs_exist_ok=True)
     version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
-    inside = ("chroot", str(root), "/usr/bin/env", "-C", "/build/tracesock")
+    # Without this machine's environment: what it says of compilers is not in there.
+    clean = ("-i", "PATH=/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL=C.UTF-8")
+    inside = ("chroot", str(root), "/usr/bin/env", *clean, "-C", "/build/tracesock")
     call(
         *(*inside, "cmake", "-G", "Ninja", "-S", ".", "-B", "build", "--log-level=WARNING"),
         *("-DPython_EXECUTABLE=/usr/bin/python3.14", f"-DSKBUILD_PROJECT_VERSION={version}"),

@@ -59,7 +59,11 @@ def connections(*, stack: bool = False) -> list[Connection]:
     """
     if stack:
         recorder.keep_origin(True)
-    return sorted(map(_connection, recorder.connections()), key=lambda each: each.number)
+    rows = recorder.connections()
+    found = []
+    while rows:  # given back one by one: the next object is made where the last one was
+        found.append(_connection(rows.pop()))
+    return sorted(found, key=lambda each: each.number)
 
 
 def _connection(row: dict[str, Any]) -> Connection:
