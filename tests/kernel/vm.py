@@ -433,8 +433,8 @@ def build_in_sid(root: pathlib.Path) -> None:
     shutil.copytree(find_nanobind(), packages / "nanobind", dirs_exist_ok=True)
     version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
     # Without this machine's environment: what it says of compilers is not in there.
-    clean = ("-i", "PATH=/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL=C.UTF-8")
-    inside = ("chroot", str(root), "/usr/bin/env", *clean, "-C", "/build/tracesock")
+    clean = ("/usr/bin/env", "-i", "-C", "/build/tracesock", "LC_ALL=C.UTF-8")
+    inside = ("chroot", str(root), *clean, "PATH=/usr/bin:/bin:/usr/sbin:/sbin")
     call(
         *(*inside, "cmake", "-G", "Ninja", "-S", ".", "-B", "build", "--log-level=WARNING"),
         *("-DPython_EXECUTABLE=/usr/bin/python3.14", f"-DSKBUILD_PROJECT_VERSION={version}"),
