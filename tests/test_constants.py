@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 import tracesock
-from tracesock import _constants, _enums, _native
+from tracesock import _constants, _native, _stock
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATE = ROOT / "ext" / "constants" / "generate.py"
@@ -146,9 +146,9 @@ def test_a_member_that_the_standard_library_lacks(
     enumeration: Any = getattr(stock, name)
     before = vars(enumeration)["_member_map_"].copy(), len(enumeration)
     constant, value = "TEST_CONSTANT", 1 << 29
-    for lookup in (_enums._families, _enums._kinds):
+    for lookup in (_stock._families, _stock._kinds):
         monkeypatch.delitem(lookup, value, raising=False)
-    member = _enums.members(enumeration, {constant: value})[constant]
+    member = _stock.members(enumeration, {constant: value})[constant]
     monkeypatch.setattr(tracesock, constant, member, raising=False)
 
     assert type(member) is enumeration
@@ -164,7 +164,7 @@ def test_a_member_that_the_standard_library_lacks(
 
 
 def test_a_flag_that_the_standard_library_lacks_combines() -> None:
-    flag = _enums.members(stock.MsgFlag, {"MSG_TEST": 1 << 29})["MSG_TEST"]
+    flag = _stock.members(stock.MsgFlag, {"MSG_TEST": 1 << 29})["MSG_TEST"]
     for combined in (flag | stock.MSG_PEEK, stock.MSG_PEEK | flag):
         assert isinstance(combined, stock.MsgFlag) and isinstance(combined, IntFlag)
         assert combined == (1 << 29) | stock.MSG_PEEK
@@ -177,17 +177,17 @@ def test_bluetooth_whatever_the_interpreter_was_built_with() -> None:
     assert repr(family) == "<AddressFamily.AF_BLUETOOTH: 31>"
     assert isinstance(family, stock.AddressFamily)
     assert pickle.loads(pickle.dumps(family)) is family
-    assert _enums.family_enum(31) is family
+    assert _stock.family_enum(31) is family
 
 
 def test_numbers_become_members() -> None:
     for member in stock.AddressFamily:
-        assert _enums.family_enum(int(member)) is member
+        assert _stock.family_enum(int(member)) is member
     for kind in stock.SocketKind:
-        assert _enums.kind_enum(int(kind)) is kind
+        assert _stock.kind_enum(int(kind)) is kind
     for unknown in (-1, 12345, 2**31 - 1, 2**80):
-        assert _enums.family_enum(unknown) is unknown
-        assert _enums.kind_enum(unknown) is unknown
+        assert _stock.family_enum(unknown) is unknown
+        assert _stock.kind_enum(unknown) is unknown
 
 
 # --- what is generated ---

@@ -2,18 +2,18 @@
 
 import sys
 
-from tracesock import _enums, _native
+from tracesock import _native, _stock
 
 _types = _native.constants(sys.getwindowsversion().build if sys.platform == "win32" else 2**32 - 1)
 
 _names = _types["int"] | _types["str"]
 for _enumeration in (
-    _enums.AddressFamily,
-    _enums.AddressInfo,
-    _enums.MsgFlag,
-    _enums.SocketKind,
+    _stock.AddressFamily,
+    _stock.AddressInfo,
+    _stock.MsgFlag,
+    _stock.SocketKind,
 ):
-    _names |= _enums.members(_enumeration, _types[_enumeration.__name__])
+    _names |= _stock.members(_enumeration, _types[_enumeration.__name__])
 
 names = _names
 globals().update(_names)

@@ -1,13 +1,10 @@
 """The module's functions that make sockets, and those that pass descriptors."""
 
-from __future__ import annotations
-
 import os
 from array import array
 
 from tracesock import _namespace, _native
-from tracesock._enums import AddressFamily, SocketKind
-from tracesock._stock import GLOBAL_DEFAULT_TIMEOUT, has_ipv6
+from tracesock._stock import GLOBAL_DEFAULT_TIMEOUT, AddressFamily, SocketKind, has_ipv6
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -24,17 +21,17 @@ _LOCALHOST = "127.0.0.1"
 _LOCALHOST_V6 = "::1"
 
 
-def _option(name: str) -> Any:
+def _option(name: str) -> "Any":
     return getattr(_namespace.public, name, None)
 
 
 def create_connection(
     address: tuple[str | None, int | str | None] | _native.Address,
-    timeout: Any = GLOBAL_DEFAULT_TIMEOUT,
-    source_address: Any = None,
+    timeout: "Any" = GLOBAL_DEFAULT_TIMEOUT,
+    source_address: "Any" = None,
     *,
     all_errors: bool = False,
-) -> socket:
+) -> "socket":
     """Connect to `address`, a pair (host, port), and return the socket.
 
     Tries each address that the host has, in the resolver's order; an `Address`, of any family, is
@@ -51,7 +48,7 @@ def create_connection(
         return sock
 
 
-def _host_and_port(address: Any) -> Any:
+def _host_and_port(address: "Any") -> "Any":
     if not isinstance(address, _native.Address):
         return address
     form = address.address
@@ -60,10 +57,10 @@ def _host_and_port(address: Any) -> Any:
 
 def _connect(
     address: tuple[str | None, int | str | None] | _native.Address,
-    timeout: Any,
-    source_address: Any,
+    timeout: "Any",
+    source_address: "Any",
     all_errors: bool,
-) -> socket:
+) -> "socket":
     public = _namespace.public
     found: Iterable[Any]
     if isinstance(address, _native.Address):
@@ -118,13 +115,13 @@ def has_dualstack_ipv6() -> bool:
 
 
 def create_server(
-    address: Any,
+    address: "Any",
     *,
     family: int = _AF_INET,
     backlog: int | None = None,
     reuse_port: bool = False,
     dualstack_ipv6: bool = False,
-) -> socket:
+) -> "socket":
     """Make a stream socket that is bound to `address` and listens.
 
     `family` is AF_INET or AF_INET6, `backlog` the length of the accept queue. `reuse_port` sets
@@ -167,7 +164,7 @@ def create_server(
         raise
 
 
-def fromfd(fd: int, family: int, type: int, proto: int = 0) -> socket:
+def fromfd(fd: int, family: int, type: int, proto: int = 0) -> "socket":
     """A socket over a duplicate of the descriptor `fd`, which stays open and is the caller's."""
     duplicate = _native.dup(fd)
     try:
@@ -179,7 +176,7 @@ def fromfd(fd: int, family: int, type: int, proto: int = 0) -> socket:
 
 def socketpair(
     family: int | None = None, type: int = _SOCK_STREAM, proto: int = 0
-) -> tuple[socket, socket]:
+) -> "tuple[socket, socket]":
     """Two sockets connected to each other, of the family AF_UNIX where none is given."""
     public = _namespace.public
     if family is None:
@@ -201,7 +198,7 @@ def socketpair(
 
 def _fallback_socketpair(
     family: int = _AF_INET, type: int = _SOCK_STREAM, proto: int = 0
-) -> tuple[socket, socket]:
+) -> "tuple[socket, socket]":
     """Two connected TCP sockets, for platforms without socketpair(2)."""
     public = _namespace.public
     if family == _AF_INET:
@@ -245,11 +242,11 @@ def _fallback_socketpair(
 
 
 def send_fds(
-    sock: socket,
-    buffers: Iterable[ReadableBuffer],
-    fds: Iterable[int],
+    sock: "socket",
+    buffers: "Iterable[ReadableBuffer]",
+    fds: "Iterable[int]",
     flags: int = 0,
-    address: Any = None,
+    address: "Any" = None,
 ) -> int:
     """Send the descriptors `fds` over an AF_UNIX socket, with the data of `buffers`.
 
@@ -261,8 +258,8 @@ def send_fds(
 
 
 def recv_fds(
-    sock: socket, bufsize: int, maxfds: int, flags: int = 0
-) -> tuple[bytes, list[int], int, Any]:
+    sock: "socket", bufsize: int, maxfds: int, flags: int = 0
+) -> "tuple[bytes, list[int], int, Any]":
     """Receive up to `maxfds` descriptors over an AF_UNIX socket, with up to `bufsize` bytes.
 
     Returns (data, descriptors, message flags, address). `flags` is taken for compatibility and not

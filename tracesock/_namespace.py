@@ -5,14 +5,12 @@ A program that replaces `socket.socket` or `socket.getaddrinfo` means the calls 
 while tracesock is installed there.
 """
 
-from __future__ import annotations
-
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from typing import Any
 
 
-public: Any = None
+public: "Any" = None
 
 # Who is told about look-ups and connection set-ups; None while telemetry is off.
-observer: Any = None
+observer: "Any" = None

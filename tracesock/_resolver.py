@@ -5,12 +5,10 @@ the running interpreter's own. All that a look-up needs is copied before the eve
 refuses leaves nothing behind.
 """
 
-from __future__ import annotations
-
 from sys import audit
 
 from tracesock import _namespace, _native
-from tracesock._enums import family_enum, kind_enum
+from tracesock._stock import family_enum, kind_enum
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     HostEntry: TypeAlias = tuple[str, list[str], list[str]]
 
 
-def _run(lookup: Any) -> Any:
+def _run(lookup: "Any") -> "Any":
     observer = _namespace.observer
     return lookup.run() if observer is None else observer.look_up(lookup)
 
@@ -35,7 +33,7 @@ def getaddrinfo(
     type: int = 0,
     proto: int = 0,
     flags: int = 0,
-) -> list[AddressInfo]:
+) -> "list[AddressInfo]":
     """Resolve host and port into a list of (family, type, proto, canonname, sockaddr).
 
     `host` is a name (in IDNA form where it is not ASCII), an address as text, or None for the
@@ -56,10 +54,10 @@ def getaddrinfo(
     ]
 
 
-def _function(prepare: Any, event: str, doc: str) -> Any:
+def _function(prepare: "Any", event: str, doc: str) -> "Any":
     """The function that is named as `prepare` is, in its three steps."""
 
-    def look_up(*arguments: Any, **keywords: Any) -> Any:
+    def look_up(*arguments: "Any", **keywords: "Any") -> "Any":
         try:
             lookup = prepare(*arguments, **keywords)
         finally:
@@ -74,7 +72,7 @@ def _function(prepare: Any, event: str, doc: str) -> Any:
     return _native.builtin(look_up)
 
 
-getnameinfo: Callable[[tuple[Any, ...], int], tuple[str, str]] = _function(
+getnameinfo: "Callable[[tuple[Any, ...], int], tuple[str, str]]" = _function(
     _native.getnameinfo,
     "socket.getnameinfo",
     """getnameinfo(sockaddr, flags) -> (host, port)
@@ -88,7 +86,7 @@ getnameinfo: Callable[[tuple[Any, ...], int], tuple[str, str]] = _function(
     """,
 )
 
-gethostbyname: Callable[[str | bytes | bytearray], str] = _function(
+gethostbyname: "Callable[[str | bytes | bytearray], str]" = _function(
     _native.gethostbyname,
     "socket.gethostbyname",
     """gethostbyname(hostname) -> address
@@ -100,7 +98,7 @@ gethostbyname: Callable[[str | bytes | bytearray], str] = _function(
     """,
 )
 
-gethostbyname_ex: Callable[[str | bytes | bytearray], HostEntry] = _function(
+gethostbyname_ex: "Callable[[str | bytes | bytearray], HostEntry]" = _function(
     _native.gethostbyname_ex,
     "socket.gethostbyname",
     """gethostbyname_ex(hostname) -> (name, aliases, addresses)
@@ -114,7 +112,7 @@ gethostbyname_ex: Callable[[str | bytes | bytearray], HostEntry] = _function(
     """,
 )
 
-gethostbyaddr: Callable[[str | bytes | bytearray], HostEntry] = _function(
+gethostbyaddr: "Callable[[str | bytes | bytearray], HostEntry]" = _function(
     _native.gethostbyaddr,
     "socket.gethostbyaddr",
     """gethostbyaddr(ip_address) -> (name, aliases, addresses)
@@ -128,7 +126,7 @@ gethostbyaddr: Callable[[str | bytes | bytearray], HostEntry] = _function(
     """,
 )
 
-gethostname: Callable[[], str] = _function(
+gethostname: "Callable[[], str]" = _function(
     _native.gethostname,
     "socket.gethostname",
     """gethostname() -> name
@@ -137,7 +135,7 @@ gethostname: Callable[[], str] = _function(
     """,
 )
 
-sethostname: Callable[[str | bytes | PathLike[str]], None] = _function(
+sethostname: "Callable[[str | bytes | PathLike[str]], None]" = _function(
     _native.sethostname,
     "socket.sethostname",
     """sethostname(name) -> None
@@ -147,7 +145,7 @@ sethostname: Callable[[str | bytes | PathLike[str]], None] = _function(
     """,
 )
 
-getservbyname: Callable[..., int] = _function(
+getservbyname: "Callable[..., int]" = _function(
     _native.getservbyname,
     "socket.getservbyname",
     """getservbyname(servicename[, protocolname]) -> port
@@ -159,7 +157,7 @@ getservbyname: Callable[..., int] = _function(
     """,
 )
 
-getservbyport: Callable[..., str] = _function(
+getservbyport: "Callable[..., str]" = _function(
     _native.getservbyport,
     "socket.getservbyport",
     """getservbyport(port[, protocolname]) -> servicename

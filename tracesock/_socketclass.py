@@ -1,6 +1,5 @@
-"""The `socket` class: what Python programs hold, over the native socket."""
-
-from __future__ import annotations
+"""The `socket` class: what Python programs hold, over the native socket; and the raw stream over it
+that its `makefile()` builds on."""
 
 import io
 import os
@@ -8,14 +7,15 @@ import sys
 from sys import audit
 
 from tracesock import _namespace, _native
-from tracesock._enums import family_enum, kind_enum
 from tracesock._native import Address, Socket
-from tracesock._socketio import SocketIO
+from tracesock._stock import EAGAIN, EWOULDBLOCK, family_enum, kind_enum
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
     from socket import AddressFamily, SocketKind
     from typing import IO, Any, NoReturn, Self, SupportsIndex
+
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 _AF_INET = 2
 _SOCK_STREAM = 1
@@ -26,9 +26,113 @@ _SEND_BLOCK = 8192  # bytes read from a file that sendfile(2) cannot take
 _initialise = Socket.__init__
 
 
-def _told(address: Any) -> Any:
+def _told(address: "Any") -> "Any":
     """What audit hooks are told: an Address in the form that every hook knows how to read."""
     return address.address if address.__class__ is Address else address
+
+
+_blocking_errnos = {EAGAIN, EWOULDBLOCK}
+_CLOSED = "I/O operation on closed socket."
+_RawIOBase = io.RawIOBase  # called by name: a stream is made for each answer of http.client
+
+
+class SocketIO(io.RawIOBase):
+    """Raw I/O over a stream socket.
+
+    `mode` is one of r, w, rw, rb, wb and rwb. The socket stays open for as long as one of its
+    streams does. Raises ValueError for another mode.
+    """
+
+    def __init__(self, sock: "socket", mode: str) -> None:
+        if mode not in ("r", "w", "rw", "rb", "wb", "rwb"):
+            raise ValueError(f"invalid mode: {mode!r}")
+        _RawIOBase.__init__(self)
+        self._sock: Any = sock  # None once the stream is closed
+        self._mode = mode if "b" in mode else mode + "b"
+        self._reading = "r" in mode
+        self._writing = "w" in mode
+        self._timeout_occurred = False
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
+        """Read into `buffer`: the number of bytes, 0 at the end of the stream, None where a
+        non-blocking socket has none.
+
+        After a timeout the stream's position is unknown, so each later read raises OSError.
+        """
+        self._checkClosed()
+        self._checkReadable()
+        if self._timeout_occurred:
+            raise OSError("cannot read from timed out object")
+        try:
+            return self._sock.recv_into(buffer)  # type: ignore[no-any-return]
+        except TimeoutError:
+            self._timeout_occurred = True
+            raise
+        except OSError as error:
+            if error.errno in _blocking_errnos:
+                return None
+            raise
+
+    def write(self, data: "ReadableBuffer", /) -> int | None:
+        """Send `data`: the number of bytes taken, None where a non-blocking socket took none."""
+        self._checkClosed()
+        self._checkWritable()
+        try:
+            return self._sock.send(data)  # type: ignore[no-any-return]
+        except OSError as error:
+            if error.errno in _blocking_errnos:
+                return None
+            raise
+
+    def readable(self) -> bool:
+        """Whether the stream was opened for reading; ValueError when it is closed."""
+        if self.closed:
+            raise ValueError(_CLOSED)
+        return self._reading
+
+    def writable(self) -> bool:
+        """Whether the stream was opened for writing; ValueError when it is closed."""
+        if self.closed:
+            raise ValueError(_CLOSED)
+        return self._writing
+
+    def seekable(self) -> bool:
+        """False; ValueError when the stream is closed."""
+        if self.closed:
+            raise ValueError(_CLOSED)
+        return super().seekable()
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        self._checkClosed()
+        return self._sock.fileno()  # type: ignore[no-any-return]
+
+    @property
+    def name(self) -> int:
+        """The descriptor, -1 when the stream is closed."""
+        return -1 if self.closed else self.fileno()
+
+    @property
+    def mode(self) -> str:
+        """The mode, in its binary form."""
+        return self._mode
+
+    def close(self) -> None:
+        """Close the stream, and the socket with it where that was waiting for its last stream."""
+        if self.closed:
+            return
+        _RawIOBase.close(self)
+        sock, self._sock = self._sock, None
+        sock._decref_socketios()
+
+    if TYPE_CHECKING:  # C methods of io.RawIOBase that its stub does not list
+
+        def _checkClosed(self) -> None: ...
+        def _checkReadable(self) -> None: ...
+        def _checkWritable(self) -> None: ...
+
+
+SocketIO.__module__ = "socket"
 
 
 class _GiveupOnSendfile(Exception):
@@ -65,7 +169,7 @@ class socket(Socket):
         self._io_refs = 0
         self._closed = False
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -89,10 +193,10 @@ class socket(Socket):
                     parts.append(f", {label}={address}")
         return "".join(parts) + ">"
 
-    def __getstate__(self) -> NoReturn:
+    def __getstate__(self) -> "NoReturn":
         raise TypeError(f"cannot pickle {self.__class__.__name__!r} object")
 
-    def __reduce_ex__(self, protocol: SupportsIndex, /) -> Any:
+    def __reduce_ex__(self, protocol: "SupportsIndex", /) -> "Any":
         # Only multiprocessing can send a descriptor, and knows only the class that it registered.
         caller = sys._getframe(1).f_globals.get("__name__")
         if self.__class__ is socket and caller == "multiprocessing.reduction":
@@ -103,7 +207,7 @@ class socket(Socket):
 
     if TYPE_CHECKING:
 
-        def bind(self, address: Any, /) -> None: ...
+        def bind(self, address: "Any", /) -> None: ...
 
     else:
 
@@ -116,7 +220,7 @@ class socket(Socket):
             audit("socket.bind", self, _told(*address))
             Socket.bind(self, prepared)
 
-    def accept(self) -> tuple[socket, Any]:
+    def accept(self) -> "tuple[socket, Any]":
         """accept() -> (socket object, address)
 
         Wait for a connection: a new socket for it, and the peer's address. It has the default
@@ -124,7 +228,7 @@ class socket(Socket):
         """
         return self._accept_as(_namespace.public.socket)
 
-    def dup(self) -> Self:
+    def dup(self) -> "Self":
         """dup() -> socket object
 
         A socket of the same class over a duplicate of the descriptor, not inheritable.
@@ -182,7 +286,7 @@ class socket(Socket):
         text.mode = mode  # type: ignore[misc]
         return text
 
-    def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
+    def sendfile(self, file: "IO[bytes]", offset: int = 0, count: int | None = None) -> int:
         """sendfile(file[, offset[, count]]) -> sent
 
         Send a file, opened in binary mode, from `offset` to its end or for `count` bytes: the
@@ -196,7 +300,7 @@ class socket(Socket):
             return self._sendfile_use_send(file, offset, count)
 
     def _sendfile_use_sendfile(
-        self, file: IO[bytes], offset: int = 0, count: int | None = None
+        self, file: "IO[bytes]", offset: int = 0, count: int | None = None
     ) -> int:
         self._check_sendfile_params(file, offset, count)
         try:
@@ -236,7 +340,9 @@ class socket(Socket):
             if total > 0 and hasattr(file, "seek"):
                 file.seek(offset)
 
-    def _sendfile_use_send(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
+    def _sendfile_use_send(
+        self, file: "IO[bytes]", offset: int = 0, count: int | None = None
+    ) -> int:
         self._check_sendfile_params(file, offset, count)
         if self.gettimeout() == 0:
             raise ValueError("non-blocking sockets are not supported")
@@ -261,7 +367,7 @@ class socket(Socket):
             if total > 0 and hasattr(file, "seek"):
                 file.seek(offset + total)
 
-    def _check_sendfile_params(self, file: IO[bytes], offset: int, count: int | None) -> None:
+    def _check_sendfile_params(self, file: "IO[bytes]", offset: int, count: int | None) -> None:
         if "b" not in getattr(file, "mode", "b"):
             raise ValueError("file should be opened in binary mode")
         if not self.type & _SOCK_STREAM:
@@ -304,12 +410,12 @@ class socket(Socket):
     # --- attributes ---------------------------------------------------------------------------
 
     @property
-    def family(self) -> AddressFamily | int:
+    def family(self) -> "AddressFamily | int":
         """The address family."""
         return family_enum(super().family)
 
     @property
-    def type(self) -> SocketKind | int:
+    def type(self) -> "SocketKind | int":
         """The socket type, without the flags SOCK_NONBLOCK and SOCK_CLOEXEC."""
         return kind_enum(super().type)
 
@@ -322,7 +428,7 @@ class socket(Socket):
         os.set_inheritable(self.fileno(), inheritable)
 
 
-def _rebuild(rebuild: Any, arguments: tuple[Any, ...]) -> socket:
+def _rebuild(rebuild: "Any", arguments: "tuple[Any, ...]") -> socket:
     """The socket that another process has sent with multiprocessing."""
     sent = rebuild(*arguments)
     family, kind, proto, fd = sent.family, sent.type, sent.proto, sent.detach()

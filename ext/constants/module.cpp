@@ -12,10 +12,11 @@ namespace {
 constexpr const char* kind_names[] = {"AddressFamily", "SocketKind", "MsgFlag",
                                       "AddressInfo",   "int",        "str"};
 
-nb::object value_of(const constants::Constant& constant) {
-    if (constant.kind == constants::Kind::text)
-        return nb::str(constant.text.data(), constant.text.size());
-    return nb::int_(constant.value);
+PyObject* value_of(const constants::Constant& constant) {
+    return constant.kind == constants::Kind::text
+               ? PyUnicode_FromStringAndSize(constant.text.data(),
+                                             static_cast<Py_ssize_t>(constant.text.size()))
+               : PyLong_FromLongLong(constant.value);
 }
 
 nb::dict make_constants(std::uint32_t windows_build) {
@@ -26,8 +27,11 @@ nb::dict make_constants(std::uint32_t windows_build) {
         if (constant.windows_build > windows_build) continue;
         // Interned, because these become attributes of a module.
         const nb::object name = nb::steal(PyUnicode_InternFromString(constant.name.data()));
-        if (!name.is_valid()) nb::raise_python_error();
-        members[static_cast<std::size_t>(constant.kind)][name] = value_of(constant);
+        const nb::object value = nb::steal(value_of(constant));
+        PyObject* const kind = members[static_cast<std::size_t>(constant.kind)].ptr();
+        if (!name.is_valid() || !value.is_valid() ||
+            PyDict_SetItem(kind, name.ptr(), value.ptr()) < 0)
+            nb::raise_python_error();
     }
     return kinds;
 }

@@ -36,7 +36,7 @@ from opentelemetry.semconv.attributes.network_attributes import NETWORK_TYPE as 
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS as SERVER_ADDRESS
 from opentelemetry.semconv.attributes.server_attributes import SERVER_PORT as SERVER_PORT
 
-from tracesock._enums import family_enum
+from tracesock._stock import family_enum
 
 SCOPE_NAME: Final = "tracesock"
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
