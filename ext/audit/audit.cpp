@@ -630,8 +630,9 @@ namespace {
 
 // A record about the socket's connection: whether it has one now.
 bool begin_connection(Entry& entry, Event event, Socket& socket) noexcept {
+    const SharedHandle::Lease lease(socket.handle);
     Address peer;
-    const bool connected = peer_of(SharedHandle::Lease(socket.handle).get(), peer);
+    const bool connected = peer_of(lease.get(), peer);
     const SocketState* kept = socket.audit_state.get();
     const Address* remembered =
         kept != nullptr ? kept->peer.load(std::memory_order_acquire) : nullptr;
@@ -646,7 +647,7 @@ bool begin_connection(Entry& entry, Event event, Socket& socket) noexcept {
                 entry.host_size =
                     put_text(entry.host, *host->latest.load(std::memory_order_acquire));
     }
-    put_local(entry, SharedHandle::Lease(socket.handle).get());
+    put_local(entry, lease.get());
     return connected;
 }
 

@@ -127,12 +127,6 @@ void finish_connect(Recorder& recorder, Connection& connection, std::int16_t err
     recorder.push(recorder.shard(), record);
 }
 
-// What tcp_info says of an open socket.
-bool tcp_info_of(Socket& socket, tcp_info_extended& out) noexcept {
-    const SharedHandle::Lease lease(socket.handle);
-    return tcp_info(lease.get(), out);
-}
-
 }  // namespace
 
 std::string name_of(sys::Descriptor fd, NameCall call) {
@@ -265,6 +259,12 @@ Connection* Recorder::make_connection(Socket& socket, Connection* replaced, Fill
         lost.fetch_add(1, std::memory_order_relaxed);
         return nullptr;
     }
+}
+
+std::string_view Recorder::name_behind(std::string_view peer) const {
+    if (names.empty()) return {};
+    const auto name = names.find(host_key(peer));
+    return name != names.end() ? std::string_view(name->second) : std::string_view();
 }
 
 void Recorder::learn_local(Socket& socket, Connection& connection) noexcept {
@@ -668,11 +668,7 @@ Connection* Recorder::towards(Socket& socket, Connection* connection, const Addr
     Connection* const entry = renew(socket, connection, held, [&](Connection& made) {
         const std::lock_guard lock(mutex);
         made.peer = bytes_of(destination);
-        std::string_view server;
-        if (!names.empty()) {
-            const auto name = names.find(host_key(made.peer));
-            if (name != names.end()) server = name->second;
-        }
+        const std::string_view server = name_behind(made.peer);
         if (made.server == server) return false;
         made.server = server;
         return true;
@@ -731,7 +727,7 @@ namespace {
                                            std::uint64_t stall) noexcept {
     Histogram* histogram = &cell.stall_receiver;
     tcp_info_extended info;
-    if (is_tcp(connection) && tcp_info_of(socket, info)) {
+    if (is_tcp(connection) && tcp_info(SharedHandle::Lease(socket.handle).get(), info)) {
         const auto receiver = static_cast<std::uint32_t>(info.rwnd_limited);
         const auto sndbuf = static_cast<std::uint32_t>(info.sndbuf_limited);
         const std::uint32_t by_receiver = receiver - connection.receiver_limited.exchange(receiver);
@@ -891,11 +887,7 @@ void ConnectProbe::begin(Socket& socket, const Address& peer) noexcept {
         const std::string_view asked_for = recorder.shard().server;
         const std::lock_guard lock(recorder.mutex);
         made.peer = bytes_of(peer);
-        made.server = asked_for;
-        if (asked_for.empty()) {
-            const auto name = recorder.names.find(host_key(made.peer));
-            if (name != recorder.names.end()) made.server = name->second;
-        }
+        made.server = asked_for.empty() ? recorder.name_behind(made.peer) : asked_for;
         made.trace = context.trace;
         made.parent = context.span;
         made.context_flags = context.flags();
@@ -1047,6 +1039,8 @@ void socket_closes(Socket& socket, End how) noexcept {
     Connection* const connection = socket.connection.exchange(nullptr, std::memory_order_acq_rel);
     if (connection == nullptr) return;
     const int saved = errno;
+    const SharedHandle::Lease lease(socket.handle);
+    const sys::Descriptor fd = lease.get();
     // One that never had a peer has nothing to tell.
     const bool used =
         connection->connecting.load(std::memory_order_relaxed) ||
@@ -1066,14 +1060,12 @@ void socket_closes(Socket& socket, End how) noexcept {
         }
         tcp_info_extended info;
         if (is_tcp(*connection) && !detached && !connection->listening.load() &&
-            tcp_info_of(socket, info)) {
+            tcp_info(fd, info)) {
             record.stall = info.base.tcpi_rtt;
             record.size = info.base.tcpi_total_retrans;
         }
         recorder.push(recorder.shard(), record);
     }
-    const SharedHandle::Lease lease(socket.handle);
-    const sys::Descriptor fd = lease.get();
     const std::uint64_t inode = detached ? inode_of(fd) : 0;
     const std::lock_guard lock(recorder.mutex);
     recorder.release(*connection);

@@ -431,6 +431,8 @@ class Recorder {
     template <class Fill>
     Connection* renew(Socket& socket, Connection* connection, std::uint32_t held,
                       Fill&& fill) noexcept;
+    // The host name by which an encoded address was found, or empty; under the mutex.
+    std::string_view name_behind(std::string_view peer) const;
     // Asks the kernel for the connection's own address.
     void learn_local(Socket& socket, Connection& connection) noexcept;
     void after_fork() noexcept;

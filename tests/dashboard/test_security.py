@@ -24,6 +24,7 @@ from .make import Metrics, Spans, decision, log_request, snapshot
 from .serving import Served, wait_until
 
 TOKEN = "a-token-of-enough-length"
+POST = "POST /v1/traces HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-protobuf"
 
 
 def handshake(port: int, headers: dict[str, str]) -> int:
@@ -466,9 +467,8 @@ def test_a_request_that_is_slow_and_a_page_that_stays_open_are_no_waiting(
     monkeypatch.setattr(protocol, "HEAD_TIMEOUT", 0.3)
     served: Served = start()
     body = Spans().add("slowly", trace=1).body
-    head = "POST /v1/traces HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-protobuf"
     with socket.create_connection(("127.0.0.1", served.port), 30) as sock:
-        sock.sendall(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        sock.sendall(f"{POST}\r\nContent-Length: {len(body)}\r\n\r\n".encode())
         time.sleep(1)
         sock.sendall(body)
         assert sock.recv(65536).startswith(b"HTTP/1.1 200")
@@ -561,10 +561,9 @@ def test_too_many_connections_end_the_one_that_waited_longest(
     monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 20)
     served: Served = start()
     body = Spans().add("in time", trace=1).body
-    head = "POST /v1/traces HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-protobuf"
     with contextlib.ExitStack() as stack:
         busy = stack.enter_context(socket.create_connection(("127.0.0.1", served.port), 60))
-        busy.sendall(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        busy.sendall(f"{POST}\r\nContent-Length: {len(body)}\r\n\r\n".encode())
         page = stack.enter_context(Page(served.port))
         page.say('{"url": "/"}')
         assert page.next() is not None
