@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -148,7 +147,7 @@ class SpanIntake:
         attributes_limit, value_limit = self._limits.attributes, self._limits.value
         term, add = self._catalog.term, self._slots.add
         known_series, peer_of = self._series, self._peer
-        bounds, read_as = histogram.BOUNDS_NS, _READ.get
+        bucket_of_ns, read_as = histogram.bucket_of_ns, _READ.get
         for span in spans:
             trace_id, span_id = span.trace_id, span.span_id
             if len(trace_id) != 16 or len(span_id) != 8 or trace_id == _NO_TRACE:
@@ -224,7 +223,7 @@ class SpanIntake:
                 series = known_series.get((op, service, peer, error))
                 if series is None:
                     series = self._new_series(op, service, peer, error)
-                add(end, series, bisect_left(bounds, end - start))
+                add(end, series, bucket_of_ns(end - start))
                 if op == _CONNECT or (error and op in _TOLD_WHEN_FAILED):
                     self._attempt_rows.append((no, span_id, op, service, peer, error, start, end))
             if names.SEND_STALL in found:
