@@ -1,12 +1,11 @@
 // What the extension binds, and nothing else.
 #include <nanobind/nanobind.h>
-#include <nanobind/stl/string.h>
 
 #include <array>
-#include <string_view>
 
 #include "resolver/resolver.hpp"
 #include "socket/bindings.hpp"
+#include "socket/python.hpp"
 
 namespace nb = nanobind;
 
@@ -19,7 +18,7 @@ namespace {
 
 // What a program that only makes sockets does not need, bound when it is first named.
 struct Part {
-    std::string_view name;
+    const char* name;
     void (*bind)(nb::module_& module);
 };
 constexpr std::array parts{
@@ -28,16 +27,35 @@ constexpr std::array parts{
     Part{"otlp_span_attribute", bind_otlp}, Part{"otlp_json", bind_otlp},
 };
 
-nb::object late_attribute(nb::handle module, const std::string& name) {
-    for (const Part& part : parts) {
-        if (part.name != name) continue;
-        auto target = nb::borrow<nb::module_>(module);
-        part.bind(target);
-        return target.attr(name.c_str());
-    }
-    throw nb::attribute_error(
-        ("module 'tracesock._native' has no attribute '" + name + "'").c_str());
+// The module's __getattr__. In C, because every `from` that reads the module asks for a __path__
+// that it has not: a C++ exception for each would take long.
+PyObject* late_attribute(PyObject* module, PyObject* name) noexcept {
+    return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
+        if (!PyUnicode_Check(name)) {
+            PyErr_Format(PyExc_TypeError, "attribute name must be a str, not %.100s",
+                         Py_TYPE(name)->tp_name);
+            return nullptr;
+        }
+        try {
+            for (const Part& part : parts) {
+                if (PyUnicode_CompareWithASCIIString(name, part.name) != 0) continue;
+                auto target = nb::borrow<nb::module_>(module);
+                part.bind(target);
+                return nb::object(target.attr(part.name)).release().ptr();
+            }
+        } catch (nb::python_error& error) {
+            error.restore();
+            return nullptr;
+        }
+        PyErr_Format(PyExc_AttributeError, "module 'tracesock._native' has no attribute %R", name);
+        return nullptr;
+    });
 }
+
+PyMethodDef module_methods[] = {
+    {"__getattr__", late_attribute, METH_O, nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
 
 }  // namespace
 }  // namespace tracesock
@@ -51,9 +69,5 @@ NB_MODULE(_native, module) {
     tracesock::bind_socket(module);
     tracesock::bind_functions(module);
     if (!tracesock::resolver::add_functions(module.ptr())) throw nb::python_error();
-    module.attr("__getattr__") = nb::cpp_function(
-        [self = module.ptr()](const std::string& name) {
-            return tracesock::late_attribute(self, name);
-        },
-        nb::arg("name"));
+    if (PyModule_AddFunctions(module.ptr(), tracesock::module_methods) < 0) throw nb::python_error();
 }

@@ -416,10 +416,10 @@ def test_getfqdn(name: str) -> None:
 
 
 def test_getfqdn_takes_the_first_name_with_a_dot(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tracesock import _namespace
+    from tracesock import _functions
 
     answer: list[Any] = [("host", ["alias", "host.example", "other.example"], ["192.0.2.1"])]
-    monkeypatch.setattr(_namespace.public, "gethostbyaddr", lambda name: answer[0])
+    monkeypatch.setattr(_functions.public, "gethostbyaddr", lambda name: answer[0])
     assert socket.getfqdn("192.0.2.1") == "host.example"
     answer[0] = ("host", ["alias"], ["192.0.2.1"])
     assert socket.getfqdn("192.0.2.1") == "host"

@@ -22,7 +22,7 @@ try:
     import sys
     from enum import IntEnum, IntFlag  # noqa: F401
 
-    from tracesock import _constants, _namespace
+    from tracesock import _constants, _functions
     from tracesock._functions import (
         _LOCALHOST,  # noqa: F401
         _LOCALHOST_V6,  # noqa: F401
@@ -30,9 +30,19 @@ try:
         create_connection,
         create_server,
         fromfd,
+        getaddrinfo,
+        getfqdn,
+        gethostbyaddr,
+        gethostbyname,
+        gethostbyname_ex,
+        gethostname,
+        getnameinfo,
+        getservbyname,
+        getservbyport,
         has_dualstack_ipv6,
         recv_fds,
         send_fds,
+        sethostname,
         socketpair,
     )
     from tracesock._native import (
@@ -57,18 +67,6 @@ try:
     )
     from tracesock._native import Address as Address
     from tracesock._native import __version__ as __version__
-    from tracesock._resolver import (
-        getaddrinfo,
-        getfqdn,
-        gethostbyaddr,
-        gethostbyname,
-        gethostbyname_ex,
-        gethostname,
-        getnameinfo,
-        getservbyname,
-        getservbyport,
-        sethostname,
-    )
     from tracesock._socketclass import SocketIO as SocketIO
     from tracesock._socketclass import _blocking_errnos, _GiveupOnSendfile, socket  # noqa: F401
     from tracesock._stock import (
@@ -108,7 +106,7 @@ else:
 
 error = OSError
 timeout = TimeoutError
-_namespace.public = sys.modules[__name__]
+_functions.public = sys.modules[__name__]
 
 
 # What is not needed to make a socket is imported when it is called: OpenTelemetry above all. Not by

@@ -6,7 +6,7 @@ import os
 import sys
 from sys import audit
 
-from tracesock import _namespace, _native
+from tracesock import _functions, _native
 from tracesock._native import Address, Socket
 from tracesock._stock import EAGAIN, EWOULDBLOCK, family_enum, kind_enum
 
@@ -226,7 +226,7 @@ class socket(Socket):
         Wait for a connection: a new socket for it, and the peer's address. It has the default
         timeout; without one it is blocking, whatever the listening socket is. See accept(2).
         """
-        return self._accept_as(_namespace.public.socket)
+        return self._accept_as(_functions.public.socket)
 
     def dup(self) -> "Self":
         """dup() -> socket object

@@ -125,7 +125,7 @@ def test_lookups_that_come_faster_than_they_are_delivered(telemetry: Telemetry) 
     plain.provider.add_span_processor(gate)
     tracesock.gethostbyname("localhost")
     assert gate.reached.wait(30)
-    observer = tracesock._namespace.observer
+    observer = tracesock._functions.observer
     for _ in range(20_000):
         observer.resolved("localhost", 0, None, [])
     gate.open.set()

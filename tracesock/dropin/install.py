@@ -9,7 +9,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import tracesock
-from tracesock import _namespace, _stock
+from tracesock import _functions, _stock
 from tracesock.dropin import loops, methods, observer, tls
 from tracesock.dropin.imports import ImportWatch, settle
 from tracesock.dropin.patches import Patches
@@ -70,7 +70,7 @@ class _Installation:
         self._observing = Patches()
         self._stock: dict[str, Any] = dict(vars(_stock.module))
         self.replaced = _replaced()
-        self._public: Any = _namespace.public
+        self._public: Any = _functions.public
         self._default_timeout = tracesock.getdefaulttimeout()
         self.watch = ImportWatch(
             {name: self._locked(getattr(self, call)) for name, call in _WATCHED.items()}
@@ -83,7 +83,7 @@ class _Installation:
         for name, value in _names().items():
             if self._stock.get(name) is not value and name not in self.replaced:
                 self.patches.set(_stock.module, name, value)
-        _namespace.public = _stock.module
+        _functions.public = _stock.module
         _exchange(self._pairs(), self.patches)
         if "socket" not in self.replaced:
             methods.put(self._stock["socket"], tracesock.socket)
@@ -94,7 +94,7 @@ class _Installation:
         observer.remove_listener(self._observe)
         self.watch.stop()
         back = {id(ours): (ours, stock) for stock, ours in self._pairs().values()}
-        _namespace.public = self._public
+        _functions.public = self._public
         self.patches.restore()
         # What was imported in between has never had anything but ours.
         _exchange(back, Patches())

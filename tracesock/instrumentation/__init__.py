@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace.propagation import _SPAN_KEY
 
-from tracesock import _namespace
+from tracesock import _functions
 from tracesock._native import recorder
 from tracesock.dropin.observer import set_observer
 from tracesock.instrumentation.config import Config, ConfigError, from_environment
@@ -106,7 +106,7 @@ def instrument(
             observer.resolved,
         )
         drain.start()
-        _namespace.observer = observer
+        _functions.observer = observer
         set_observer(observer)
         global _current
         _current = drain
@@ -120,7 +120,7 @@ def uninstrument() -> None:
         if drain is None:
             return
         recorder.stop()
-        _namespace.observer = None
+        _functions.observer = None
         set_observer(None)
         drain.stop()
         drain.metrics.close()
