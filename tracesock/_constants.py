@@ -4,7 +4,9 @@ import sys
 
 from tracesock import _native, _stock
 
-_types = _native.constants(sys.getwindowsversion().build if sys.platform == "win32" else 2**32 - 1)
+_types = _native.constants(
+    sys.getwindowsversion().build if sys.platform == "win32" else 2**32 - 1, vars(_stock.native)
+)
 
 _names = _types["int"] | _types["str"]
 for _enumeration in (

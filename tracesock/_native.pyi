@@ -12,12 +12,16 @@ _ControlItem: TypeAlias = tuple[int, int, ReadableBuffer]
 _Message: TypeAlias = ReadableBuffer | tuple[ReadableBuffer, _AddressLike | None]
 _Host: TypeAlias = str | bytes | bytearray
 
-def constants(windows_build: int = 4294967295) -> dict[str, dict[str, int | str]]:
+def constants(
+    windows_build: int = 4294967295, names: dict[str, object] = ...
+) -> dict[str, dict[str, int | str]]:
     """The public constants of this platform, as plain values by name, under the name of
     their type: AddressFamily, SocketKind, MsgFlag, AddressInfo, int or str.
 
     windows_build: the build number of the running Windows; constants that came with
     a later build are left out. No meaning elsewhere.
+    names: a dictionary that has most of the names, as the one of `_socket`, which
+    spares the work to make them.
     """
 
 @final
