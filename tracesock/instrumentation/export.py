@@ -38,6 +38,9 @@ _log = logging.getLogger(__name__)
 
 SCOPE = InstrumentationScope(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
 _REQUEST_SIZE = 4 << 20  # bytes at which a request is handed on
+# The same for spans that Python made, which are slower made than sent: what a burst of them took is
+# the process's for good.
+_SMALL_REQUEST_SIZE = 64 << 10
 _MOST_WAITING = 256 << 20  # bytes of requests that wait for a slow receiver
 _FLUSH_TIMEOUT = 30.0  # seconds
 _MOST_ATTRIBUTES = 16  # of a send's span
@@ -287,7 +290,7 @@ class OtlpSink:
             ):
                 break
             self._hand_on(self._encoder)
-        if self._encoder.size >= _REQUEST_SIZE:
+        if self._encoder.size >= _SMALL_REQUEST_SIZE:
             self._hand_on(self._encoder)
 
     def wait(self, seconds: float) -> None:
@@ -405,6 +408,7 @@ class OtlpSink:
                 if lost:
                     self._dropped("traces", "exporter", lost)
             finally:
+                del request  # not until the next one comes
                 with self._condition:
                     self._busy = False
                     self._condition.notify_all()

@@ -31,7 +31,7 @@ _AF_INET6 = 10
 SERVER_KEY = otel_context.create_key("tracesock-server")
 _SUPPRESS_PLAIN = "suppress_instrumentation"
 _MOST_EVENTS = 16384
-_WAKE_EVERY = 1024
+_WAKE_EVERY = 256
 _REVERSE_KINDS = frozenset({"getnameinfo", "gethostbyaddr"})
 _LOOKUP_KINDS = frozenset({"getaddrinfo", "gethostbyname", "gethostbyname_ex"}) | _REVERSE_KINDS
 
@@ -45,28 +45,63 @@ def suppressed() -> bool:
 
 
 class _Setup:
-    """A connection set-up in progress; `won` says which connection it came to."""
+    """A connection set-up; `won` says which connection it came to. Many may wait for the drain:
+    this has what their spans are made of, and the drain makes them."""
 
-    __slots__ = ("attributes", "name", "own", "parent", "started", "token")
+    __slots__ = (
+        "ended",
+        "error",
+        "host",
+        "own",
+        "parent",
+        "peer",
+        "port",
+        "sampled_with",
+        "started",
+        "token",
+    )
 
-    def __init__(self) -> None:
-        self.attributes: dict[str, Any] = {}
-        self.name = ""
+    def __init__(
+        self, host: str | None, port: int | str | None, parent: SpanContext | None
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.parent = parent
         self.own: SpanContext | None = None
-        self.parent: SpanContext | None = None
+        self.peer: tuple[str | None, int | None] | None = None
+        self.sampled_with: Any = None  # attributes of the sampler's
         self.token: Any = None
+        self.error: str | None = None
+        self.ended = 0
         self.started = recorder.ticks()
 
     def won(self, sock: Any) -> None:
         """The attempt that succeeded."""
         try:
-            address, port = endpoint(sock.getpeername())
+            self.peer = endpoint(sock.getpeername())
         except Exception:
             return
+
+    def name(self, redacted: bool) -> str:
+        """The span's."""
+        shown = printable(semconv.REDACTED if redacted else str(self.host))
+        return semconv.span_setup(shown, self.port)
+
+    def attributes(self) -> dict[str, Any]:
+        """The span's, as far as they are known."""
+        attributes: dict[str, Any] = {}
+        if self.host is not None:
+            attributes[semconv.SERVER_ADDRESS] = self.host
+        if isinstance(self.port, int):
+            attributes[semconv.SERVER_PORT] = self.port
+        if self.sampled_with:
+            attributes.update(self.sampled_with)
+        address, port = self.peer or (None, None)
         if address:
-            self.attributes[semconv.NETWORK_PEER_ADDRESS] = address
+            attributes[semconv.NETWORK_PEER_ADDRESS] = address
         if port is not None:
-            self.attributes[semconv.NETWORK_PEER_PORT] = port
+            attributes[semconv.NETWORK_PEER_PORT] = port
+        return attributes
 
 
 class _NoSetup:
@@ -82,6 +117,7 @@ class Observer:
 
     def __init__(self, spans: Spans) -> None:
         self.spans = spans
+        self._redacted = semconv.SERVER_ADDRESS in spans.config.redact
         self.events: deque[tuple[Any, ...]] = deque()
         self.written = 0
         self.dropped = 0
@@ -191,32 +227,29 @@ class Observer:
             if suppressed() or not self.spans.wanted:
                 return None
             host, port = address
-            setup = _Setup()
             if isinstance(host, (bytes, bytearray)):
                 host = bytes(host).decode("utf-8", "backslashreplace")
             if isinstance(host, str) and self.spans.excluder.excludes(host, port, host):
                 return None
-            if isinstance(host, str):
-                setup.attributes[semconv.SERVER_ADDRESS] = host
+            if host is not None and not isinstance(host, str):
+                host = str(host)  # for the look-up to refuse
             if isinstance(port, str) and port.isdecimal():
                 port = int(port)
-            if isinstance(port, int):
-                setup.attributes[semconv.SERVER_PORT] = port
-            redacted = semconv.SERVER_ADDRESS in self.spans.config.redact
-            shown = printable(semconv.REDACTED if redacted else str(host))
-            setup.name = semconv.span_setup(shown, port if isinstance(port, (int, str)) else None)
+            if not isinstance(port, (int, str)):
+                port = None
             current = trace.get_current_span().get_span_context()
-            setup.parent = current if current.is_valid else None
-            provider = self.spans.provider
-            generator = provider.id_generator
+            setup = _Setup(host, port, current if current.is_valid else None)
+            generator = self.spans.provider.id_generator
             trace_id = current.trace_id if current.is_valid else generator.generate_trace_id()
             sampled = not current.is_valid or current.trace_flags.sampled
             state = current.trace_state if current.is_valid else None
-            if sampled:
-                result = self.spans.sample(setup.parent, trace_id, setup.name, setup.attributes)
+            if sampled and self.spans.asks(setup.parent):
+                result = self.spans.sample(
+                    setup.parent, trace_id, setup.name(self._redacted), setup.attributes()
+                )
                 if result is not None:
                     sampled = result.decision.is_sampled()
-                    setup.attributes.update(result.attributes or {})
+                    setup.sampled_with = result.attributes
                     state = result.trace_state
             setup.own = SpanContext(
                 trace_id,
@@ -240,9 +273,12 @@ class Observer:
         end = recorder.ticks()
         try:
             otel_context.detach(setup.token)
+            setup.token = None  # it has the caller's context
             assert setup.own is not None
             if setup.own.trace_flags.sampled:
-                self.put("setup", setup, end, _error_type(error))
+                setup.ended = end
+                setup.error = _error_type(error)
+                self.put("setup", setup)
         except Exception:
             _log.debug("tracesock: a connection set-up was not recorded", exc_info=True)
 
@@ -375,16 +411,16 @@ class Observer:
             )
         )
 
-    def _finish_setup(self, setup: _Setup, ended: int, error: str | None, metrics: Any) -> None:
+    def _finish_setup(self, setup: _Setup, metrics: Any) -> None:
         self.spans.deliver(
             Finished(
                 "setup",
-                setup.name,
+                setup.name(self._redacted),
                 recorder.unix_time(setup.started),
-                recorder.unix_time(ended),
-                setup.attributes,
+                recorder.unix_time(setup.ended),
+                setup.attributes(),
                 setup.parent,
-                error,
+                setup.error,
                 context=setup.own,
             )
         )

@@ -188,30 +188,29 @@ class Spans:
         """Whether spans can be made at all."""
         return getattr(self.provider, "sampler", None) is not None
 
+    def asks(self, parent: SpanContext | None) -> bool:
+        """Whether the sampler has a say about a span with this parent."""
+        sampler = self.provider.sampler
+        if type(sampler).should_sample is not ParentBased.should_sample:
+            inner = sampler
+        elif parent is None or not parent.is_valid:
+            inner = sampler._root
+        elif parent.is_remote:
+            inner = sampler._remote_parent_sampled
+        else:
+            inner = sampler._local_parent_sampled
+        return inner is not ALWAYS_ON
+
     def sample(
         self, parent: SpanContext | None, trace_id: int, name: str, attributes: dict[str, Any]
     ) -> Any:
         """The sampler's result for a span with this parent, None where it is plainly sampled."""
-        sampler = self.provider.sampler
-        remote_or_local = parent is not None and parent.is_valid
-        if type(sampler).should_sample is ParentBased.should_sample:
-            if remote_or_local:
-                assert parent is not None
-                inner = (
-                    sampler._remote_parent_sampled
-                    if parent.is_remote
-                    else sampler._local_parent_sampled
-                )
-            else:
-                inner = sampler._root
-        else:
-            inner = sampler
-        if inner is ALWAYS_ON:
+        if not self.asks(parent):
             return None
         context = Context()
-        if remote_or_local:
-            assert parent is not None
+        if parent is not None and parent.is_valid:
             context = trace.set_span_in_context(trace.NonRecordingSpan(parent), context)
+        sampler = self.provider.sampler
         return sampler.should_sample(context, trace_id, name, SpanKind.INTERNAL, attributes, ())
 
     def deliver(self, finished: Finished) -> SpanContext | None:
