@@ -55,12 +55,21 @@ inline unsigned active() noexcept {
 // Without an interpreter's lock, several threads may be in calls of one socket. What is no atomic
 // is then written before the socket has it, or under the recorder's mutex, under which it is read;
 // a call itself reads the peer, once it was asked for, and what never changes.
+//
+// There is one for each socket: the members' order leaves no gaps, and what a call changes is in
+// the first 64 bytes.
 struct Connection {
     std::uint32_t number = 0;
-    std::uint16_t labels = 0;  // index of its attribute set (transport, network type, server)
+    std::atomic<std::uint32_t> users{0};  // calls in progress that hold a pointer to it
+    std::atomic<std::uint64_t> sent{0};
+    std::atomic<std::uint64_t> received{0};
     int family = 0;
     int type = 0;
     int protocol = 0;
+    std::atomic<std::uint32_t> receiver_limited{0};  // us, as TCP_INFO last said
+    std::atomic<std::uint32_t> sndbuf_limited{0};
+    std::uint16_t labels = 0;  // index of its attribute set (transport, network type, server)
+    HeldState state;
     // Made while instrumentation was suppressed: silent for life.
     std::atomic<bool> suppressed{false};
     bool adopted = false;  // its start is not known: counts, no durations
@@ -71,26 +80,22 @@ struct Connection {
     std::atomic<bool> asked{false};
     std::atomic<bool> listening{false};
     std::atomic<bool> first_byte_seen{false};
+    std::atomic<bool> named{false};  // a record of it was written: its peer stays
+    std::uint8_t context_flags = 0;
+    ShortBytes<sizeof(sockaddr_in6)> peer;  // encoded addresses, as long as they are
+    // Where a record tells it; else the kernel is asked when somebody asks.
+    ShortBytes<sizeof(sockaddr_in6)> local;
+    ShortBytes<20> server;      // the host name that was asked for, or empty
     std::uint64_t created = 0;  // ticks
     std::uint64_t connect_started = 0;
     std::atomic<std::uint64_t> established{0};
     TraceId trace{};
     SpanId parent{};
-    std::uint8_t context_flags = 0;
-    HeldState state;
-    ShortBytes peer;    // encoded addresses, as long as they are
-    ShortBytes local;   // where a record tells it; else the kernel is asked when somebody asks
-    ShortBytes server;  // the host name that was asked for, or empty
     std::shared_ptr<const std::string> origin;  // the stack that made it, where that was asked for
-    std::atomic<std::uint64_t> sent{0};
-    std::atomic<std::uint64_t> received{0};
-    std::atomic<std::uint32_t> receiver_limited{0};  // us, as TCP_INFO last said
-    std::atomic<std::uint32_t> sndbuf_limited{0};
-    Socket* socket = nullptr;  // while it is open
+    Socket* socket = nullptr;                   // while it is open
     std::uint64_t closed_epoch = 0;
-    std::atomic<std::uint32_t> users{0};  // calls in progress that hold a pointer to it
-    std::atomic<bool> named{false};       // a record of it was written: its peer stays
 };
+static_assert(sizeof(void*) != 8 || sizeof(Connection) <= 232);
 
 inline bool is_tcp(const Connection& connection) noexcept {
     return connection.type == SOCK_STREAM &&
