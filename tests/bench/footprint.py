@@ -20,8 +20,9 @@ from typing import Any
 from tests.bench import harness, modes
 
 SOCKETS = 4000
-# These find room in what the imports have left free, which is not the same for both.
-WARM_UP = 4000
+# These find room in what the imports have left free, which is not the same for both: with telemetry
+# some megabytes.
+WARM_UP = 10000
 
 IMPORT = """
 import time
