@@ -123,7 +123,6 @@ def uninstrument() -> None:
         _functions.observer = None
         set_observer(None)
         drain.stop()
-        drain.metrics.close()
 
 
 def is_instrumented() -> bool:

@@ -7,10 +7,12 @@ shutdown, by a collection of metrics, and at the interpreter's exit.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -37,7 +39,20 @@ from tracesock.instrumentation.spans import (
 _log = logging.getLogger(__name__)
 
 _FLUSH_TIMEOUT = 30.0  # seconds, also at the interpreter's exit
+_JOIN_TIMEOUT = 5.0  # seconds
 _COLLECT_TIMEOUT = 1.0  # seconds that a collection of metrics waits for a stalled exporter of spans
+
+
+@contextlib.contextmanager
+def _held(lock: Any) -> Iterator[None]:
+    """With a lock of the SDK's that is held for moments only: who has it for longer is this very
+    thread, which a signal handler has interrupted."""
+    taken = lock.acquire(timeout=1)
+    try:
+        yield
+    finally:
+        if taken:
+            lock.release()
 
 
 class DrainProcessor(SpanProcessor):
@@ -72,6 +87,8 @@ class Drain:
         self._provider = provider
         self._ports = PortWatch(spans.config.redact)
         self._lock = threading.RLock()
+        self._turn_of: int | None = None  # the thread that delivers now
+        self._stop_after_turn = False
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._failure_logged = False
@@ -94,6 +111,7 @@ class Drain:
         """Start the thread and stand before the provider's processors."""
         self._stopping = False
         self._passed = time.monotonic()
+        recorder.wait(0)  # what was to wake another's thread
         # Not what was before.
         self._recorded, self._dropped_told, _ = recorder.counts()
         self._provider.joined = self._join_provider
@@ -102,16 +120,24 @@ class Drain:
         atexit.register(self.flush)
 
     def stop(self) -> None:
-        """Deliver what is left and end the thread."""
+        """Deliver what is left, end the thread, and close the metrics; where a signal handler asks
+        for it in the midst of a turn, at the end of that."""
+        if self._turn_of == threading.get_ident():
+            self._stop_after_turn = True
+            return
         self._stopping = True
-        self.spans.sink.wake()
         thread, self._thread = self._thread, None
-        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            thread.join(timeout=5)
+        if thread is not None and thread is not threading.current_thread():
+            end = time.monotonic() + _JOIN_TIMEOUT
+            while thread.is_alive() and time.monotonic() < end:
+                # Again, where another instrumentation's has been woken in place of this one.
+                self.spans.sink.wake()
+                thread.join(0.1)
         self.flush()
         atexit.unregister(self.flush)
         self._leave_provider()
         self.spans.sink.close()
+        self.metrics.close()
 
     def _run_thread(self) -> None:
         self._thread = threading.Thread(target=self._run, name="tracesock-drain", daemon=True)
@@ -122,6 +148,7 @@ class Drain:
         if self._stopping or self._thread is None:
             return
         self._lock = threading.RLock()
+        self._turn_of = None
         self.observer.clear_after_fork()
         self.spans.forget_all()
         self.spans.sink.after_fork()
@@ -147,7 +174,7 @@ class Drain:
             return
         present = getattr(processor, "_span_processors", None)
         if isinstance(present, tuple):
-            with processor._lock:
+            with _held(processor._lock):
                 processor._span_processors = (self._processor, *processor._span_processors)
         else:
             _log.warning(
@@ -157,11 +184,13 @@ class Drain:
 
     def _leave_provider(self) -> None:
         processor: Any = getattr(self.spans.provider, "_active_span_processor", None)
-        if isinstance(getattr(processor, "_span_processors", None), tuple):
-            with processor._lock:
-                processor._span_processors = tuple(
-                    each for each in processor._span_processors if each is not self._processor
-                )
+        present = getattr(processor, "_span_processors", None)
+        while isinstance(present, tuple) and self._processor in present:
+            others = tuple(each for each in present if each is not self._processor)
+            with _held(processor._lock):
+                now = processor._span_processors
+                processor._span_processors = others if now is present else now
+            present = processor._span_processors
 
     def _run(self) -> None:
         # What the exporters do with sockets here is not the program's doing.
@@ -172,28 +201,50 @@ class Drain:
             self.spans.sink.wait(interval)
             if not self._stopping:
                 self.once()
-                with self._lock:  # a flush in another thread tells it of connects
-                    self._guard(self._ports.look)
+                with self._turn() as taken:  # a flush in another thread tells it of connects
+                    if taken:
+                        self._guard(self._ports.look)
                 if self.snapshots is not None:
                     self.snapshots.tick()
 
     # --- reading ------------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def _turn(self, timeout: float = -1) -> Iterator[bool]:
+        """Whether this thread delivers now, alone, until the end of the block: not where another is
+        at it for `timeout` seconds, and not where this thread is, which a signal handler has
+        interrupted: it goes on with it then."""
+        if not self._lock.acquire(timeout=timeout):
+            yield False
+            return
+        taken = False
+        try:
+            if self._turn_of is None:
+                taken = True
+                self._turn_of = threading.get_ident()
+            yield taken
+        finally:
+            if taken:
+                self._turn_of = None
+            self._lock.release()
+            if taken and self._stop_after_turn:
+                self._stop_after_turn = False
+                self.stop()
+
     def flush(self, timeout: float | None = None) -> bool:
         """Deliver everything that is recorded now, folded sends as well: whether that was done in
-        `timeout` seconds, 30 by default, from which a stalled exporter can keep it."""
+        `timeout` seconds, 30 by default, from which a stalled exporter can keep it. In a signal
+        handler that has interrupted a flush, nothing is done: it goes on afterwards."""
         timeout = _FLUSH_TIMEOUT if timeout is None else timeout
         end = time.monotonic() + timeout
         token = otel_context.attach(otel_context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
         try:
-            if not self._lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
-                return False
-            try:
+            with self._turn(min(timeout, threading.TIMEOUT_MAX)) as taken:
+                if not taken:
+                    return False
                 self._read_all()
                 self._guard(self.spans.flush_folds)
                 self._guard(self.spans.sink.hand_on)
-            finally:
-                self._lock.release()
             flushed: bool = self.spans.sink.flush(max(0.0, end - time.monotonic()))
             return flushed
         finally:
@@ -202,14 +253,11 @@ class Drain:
     def once(self, timeout: float = -1) -> None:
         """Deliver what is recorded, without the folds that may still grow; nothing where another
         thread is at it for `timeout` seconds."""
-        if not self._lock.acquire(timeout=timeout):
-            return
-        try:
-            self._read_all()
-            self._guard(self.spans.flush_idle_folds)
-            self._guard(self.spans.sink.hand_on)
-        finally:
-            self._lock.release()
+        with self._turn(timeout) as taken:
+            if taken:
+                self._read_all()
+                self._guard(self.spans.flush_idle_folds)
+                self._guard(self.spans.sink.hand_on)
 
     def before_collect(self) -> None:
         """Rare events are in the instruments before these are read."""

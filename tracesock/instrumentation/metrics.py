@@ -10,6 +10,7 @@ ordinary histogram; docs/reference/telemetry.md says where the likeness ends.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -17,7 +18,9 @@ import sys
 import threading
 import time
 import weakref
+from array import array
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -328,18 +331,41 @@ def _fill(buckets: _Buckets, aggregation: Any) -> None:
 # --- events -------------------------------------------------------------------------------------
 
 
-class _Recorded:
-    """What an instrument was told of one attribute set since it was last handed on."""
+class _Total:
+    """What a counter was told of one attribute set since it was last handed on."""
 
-    __slots__ = ("attributes", "counts", "instrument", "others", "shown")
+    __slots__ = ("attributes", "counter", "times", "total")
 
-    def __init__(self, instrument: Any, attributes: Attributes, counts: bool) -> None:
-        self.instrument = instrument
+    def __init__(self, counter: Any, attributes: Attributes) -> None:
+        self.counter = counter
         self.attributes = attributes
-        self.counts = counts
+        self.total: float = 0
+        self.times = 0
+
+    def put(self, value: float, span: SpanContext | None) -> None:
+        self.total += value
+        self.times += 1
+
+    def hand_on(self) -> None:
+        """To the SDK, or whatever else the provider's instruments are."""
+        self.counter.add(self.total, self.attributes)
+
+
+class _Durations:
+    """What a histogram was told of one attribute set since it was last handed on."""
+
+    __slots__ = ("attributes", "histogram", "others", "shown")
+
+    def __init__(self, histogram: Any, attributes: Attributes) -> None:
+        self.histogram = histogram
+        self.attributes = attributes
         # The first ones, each with its span, of which the last is the longest of the rest.
         self.shown: list[tuple[float, SpanContext | None]] = []
-        self.others: list[float] = []
+        self.others = array("d")
+
+    @property
+    def times(self) -> int:
+        return len(self.shown) + len(self.others)
 
     def put(self, value: float, span: SpanContext | None) -> None:
         if len(self.shown) < _MOST_SHOWN:
@@ -352,22 +378,19 @@ class _Recorded:
 
     def hand_on(self) -> None:
         """To the SDK, or whatever else the provider's instruments are."""
-        if self.counts:
-            self.instrument.add(sum(self.others) + sum(v for v, _ in self.shown), self.attributes)
-            return
         for value, span in self.shown:
             if span is None:
-                self.instrument.record(value, self.attributes)
+                self.histogram.record(value, self.attributes)
             else:
                 context = trace.set_span_in_context(trace.NonRecordingSpan(span), Context())
-                self.instrument.record(value, self.attributes, context)
+                self.histogram.record(value, self.attributes, context)
         if not self.others:
             return
         try:
-            _aggregate(self.instrument, self.attributes, time.time_ns(), self._fill)
+            _aggregate(self.histogram, self.attributes, time.time_ns(), self._fill)
         except _Unsupported:
             for value in self.others:
-                self.instrument.record(value, self.attributes)
+                self.histogram.record(value, self.attributes)
 
     def _fill(self, aggregation: Any) -> None:
         for value in self.others:
@@ -387,7 +410,11 @@ class _Instruments:
     def __init__(self, provider: Any) -> None:
         self.provider: Callable[[], Any] = _reference(provider)
         self.attached: Metrics | None = None
-        self.lock = threading.Lock()
+        # Reentrant, here and below: a signal handler may turn telemetry off, or flush it, in the
+        # midst of what the main thread is at.
+        self.lock = threading.RLock()
+        self.reading = False
+        self.leaving: Metrics | None = None
         self.reader: _Reader | None = None
         self.waiting = _Counts()  # of a Metrics that was closed, for the next collection
         self.totals: dict[_Key, int] = {}
@@ -460,20 +487,40 @@ class _Instruments:
 
     def attach(self, metrics: Metrics) -> None:
         with self.lock:
-            if self.attached is not None:
-                self._keep_counts(self.attached)
-            self.reader = _Reader()
+            if self.attached is not None and not self.reading:
+                with self._alone():
+                    self._keep_counts(self.attached)
+            # A reading that a signal handler has interrupted goes on with the same reader.
+            if self.reader is None or not self.reading:
+                self.reader = _Reader()
             self.since = time.time_ns()
             self.audited.take()
             self.attached = metrics
 
     def detach(self, metrics: Metrics) -> None:
         with self.lock:
+            if self.reading:
+                self.leaving = metrics
+                return
             if self.attached is metrics:
-                self._keep_counts(metrics)
+                with self._alone():
+                    self._keep_counts(metrics)
+            if self.attached is metrics:
                 self.attached = self.reader = None
                 self.states.clear()
                 self.queues.clear()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While the counters are read: what a signal handler asks for in between is done after."""
+        self.reading = True
+        try:
+            yield
+        finally:
+            self.reading = False
+            leaving, self.leaving = self.leaving, None
+            if leaving is not None:
+                self.detach(leaving)
 
     def _keep_counts(self, metrics: Metrics) -> None:
         if self.reader is not None:
@@ -489,9 +536,11 @@ class _Instruments:
                 self.log_once("before_collect", "what was to be done before a collection failed")
         try:
             with self.lock:
-                self._take_counts()
-                self._take_connections()
-                self._take_audit()
+                if not self.reading:
+                    with self._alone():
+                        self._take_counts()
+                        self._take_connections()
+                        self._take_audit()
         except Exception:
             self.log_once("collect", "the counters could not be read")
         if attached is not None:
@@ -577,7 +626,8 @@ class _Instruments:
 
     def after_fork(self) -> None:
         """What the parent counted is the parent's to tell."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.reading = False
         if self.attached is not None:
             self.attached.after_fork()
         self.waiting = _Counts()
@@ -632,7 +682,7 @@ class _Cap:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._known: set[Any] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __call__(self, value: Any) -> Any:
         with self._lock:
@@ -671,8 +721,11 @@ class Metrics:
         }
         self._listeners = _Cap(cardinality_limit)
         self._closed = False
-        self._lock = threading.Lock()
-        self._recorded: dict[tuple[Any, ...], _Recorded] = {}
+        self._lock = threading.RLock()
+        self._recording = False
+        self._interrupting: deque[tuple[Any, ...]] = deque()
+        self._handing_on: set[int] = set()  # the threads that are at it
+        self._recorded: dict[tuple[Any, ...], _Total | _Durations] = {}
         self._instruments = _Instruments.of(meter_provider)
         self._instruments.attach(self)
 
@@ -817,25 +870,40 @@ class Metrics:
 
     def hand_on(self) -> None:
         """Give the instruments what they were told: the drain at the end of a round, and each
-        collection."""
+        collection. Not in a signal handler that has interrupted this: the interrupted one does it,
+        which may have the SDK's locks."""
+        thread = threading.get_ident()
+        if thread in self._handing_on:
+            return
+        self._handing_on.add(thread)
+        try:
+            while recorded := self._take():
+                for each in recorded.values():
+                    try:
+                        each.hand_on()
+                    except Exception:
+                        self._instruments.log_once("instrument", "an instrument failed")
+                        self._instruments.drop(SIGNAL_METRICS, REASON_FAILED, each.times)
+        finally:
+            self._handing_on.discard(thread)
+
+    def _take(self) -> dict[tuple[Any, ...], _Total | _Durations]:
         with self._lock:
+            if self._recording:
+                return {}
             recorded, self._recorded = self._recorded, {}
-        for each in recorded.values():
-            try:
-                each.hand_on()
-            except Exception:
-                self._instruments.log_once("instrument", "an instrument failed")
-                self._instruments.drop(
-                    SIGNAL_METRICS, REASON_FAILED, len(each.shown) + len(each.others)
-                )
+            return recorded
 
     def after_fork(self) -> None:
         """What the parent was told is the parent's to tell."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._recording = False
+        self._interrupting.clear()
+        self._handing_on.clear()
         self._recorded = {}
 
     def _add(self, counter: Any, count: int, attributes: Mapping[str, str | None]) -> None:
-        self._record(counter, count, attributes, counts=True)
+        self._record(counter, count, attributes, kind=_Total)
 
     def _record(
         self,
@@ -843,15 +911,31 @@ class Metrics:
         value: float,
         attributes: Mapping[str, str | None],
         span: SpanContext | None = None,
-        counts: bool = False,
+        kind: type[_Total] | type[_Durations] = _Durations,
     ) -> None:
-        value = max(0, value)
-        key = (id(instrument), *attributes.values())
         with self._lock:
             if self._closed:
                 return
-            known = self._recorded.get(key)
-            if known is None:
-                known = _Recorded(instrument, self._attributes(attributes), counts)
-                self._recorded[key] = known
-            known.put(value, span)
+            self._interrupting.append((instrument, max(0, value), attributes, span, kind))
+            if self._recording:
+                return
+            self._recording = True
+            try:
+                while self._interrupting:
+                    self._put(*self._interrupting.popleft())
+            finally:
+                self._recording = False
+
+    def _put(
+        self,
+        instrument: Any,
+        value: float,
+        attributes: Mapping[str, str | None],
+        span: SpanContext | None,
+        kind: type[_Total] | type[_Durations],
+    ) -> None:
+        key = (id(instrument), *attributes.values())
+        known = self._recorded.get(key)
+        if known is None:
+            known = self._recorded[key] = kind(instrument, self._attributes(attributes))
+        known.put(value, span)

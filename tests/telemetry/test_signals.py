@@ -1,0 +1,141 @@
+"""A signal handler that flushes or turns telemetry off, wherever the main thread is just then."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tracesock.instrumentation
+
+STEP = 5  # of the lines, which one
+# Interrupts `operation` at one line of its code after the other, each time in an instrumentation
+# of its own, by a signal whose handler does `action`. What there was to tell is told once in each.
+PROGRAM = """
+import faulthandler, os, signal, sys
+from opentelemetry import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+import tracesock
+from tracesock import instrumentation
+
+operation, action, ours, step = sys.argv[1:]
+exporter = InMemorySpanExporter()
+provider = TracerProvider(shutdown_on_exit=False)
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+reader = InMemoryMetricReader()
+meters = MeterProvider([reader], shutdown_on_exit=False)
+parent = trace.NonRecordingSpan(trace.SpanContext(1, 2, False, trace.TraceFlags(1)))
+server = tracesock.create_server(("127.0.0.1", 0))
+DO = {
+    "flush": instrumentation.flush,
+    "force_flush": provider.force_flush,
+    "collect": reader.get_metrics_data,
+    "uninstrument": tracesock.uninstrument,
+    "instrument": lambda: tracesock.instrument(provider, meters, drain_interval=600.0),
+}
+handled = 0
+
+def handler(number, frame):
+    global handled
+    handled += 1
+    DO[action]()
+
+signal.signal(signal.SIGUSR1, handler)
+left = 0
+
+def at_a_line(frame, event, argument):
+    global left
+    if not frame.f_code.co_filename.startswith(ours):
+        return None
+    if event == "line":
+        left -= 1
+        if left == 0:
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGUSR1)
+    return at_a_line
+
+def some_work():
+    with trace.use_span(parent):
+        with tracesock.create_connection(("localhost", server.getsockname()[1])) as client:
+            accepted, _ = server.accept()
+            with accepted:
+                client.send(b"x")
+                accepted.recv(1)
+                client.send(b"yz")
+                accepted.recv(2)
+
+def spans():
+    found = sorted(each.name.split(":")[0] for each in exporter.get_finished_spans())
+    exporter.clear()
+    return found
+
+def told():
+    # How often a metric was recorded, or its sum, by name and attributes.
+    data = reader.get_metrics_data()
+    found = {}
+    for resource in data.resource_metrics if data else ():
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                if metric.name == "tracesock.telemetry.lag":  # one for each round
+                    continue
+                for point in metric.data.data_points:
+                    key = metric.name, *sorted(point.attributes.items())
+                    value = point.count if hasattr(point, "count") else point.value
+                    found[key] = found.get(key, 0) + value
+    return found
+
+def one_round(line):
+    global left, handled
+    faulthandler.dump_traceback_later(60, exit=True)
+    DO["instrument"]()
+    some_work()
+    handled, left = 0, line
+    sys.settrace(at_a_line)
+    try:
+        DO[operation]()
+    finally:
+        sys.settrace(None)
+    tracesock.uninstrument()
+    return handled
+
+for _ in range(3):  # until every metric has been told
+    spans(), told()
+    one_round(never := 10**9)
+wanted, now = spans(), told()
+one_round(never)
+lines = never - left
+assert spans() == wanted and len(wanted) >= 4, wanted
+before, now = now, told()
+counted = {key: now[key] - before[key] for key in now}
+interrupted = 0
+for line in range(1, lines + 1, int(step)):
+    interrupted += one_round(line)
+    assert spans() == wanted, line
+    before, now = now, told()
+    wrong = {key: now[key] - before[key] for key in now if now[key] - before[key] != counted[key]}
+    assert not wrong, (line, wrong, counted)
+print(lines, interrupted)
+"""
+
+
+@pytest.mark.parametrize("action", ["flush", "force_flush", "uninstrument", "instrument"])
+@pytest.mark.parametrize("operation", ["flush", "collect", "uninstrument"])
+def test_a_signal_handler_in_the_midst_of_it(operation: str, action: str) -> None:
+    ours = str(Path(tracesock.instrumentation.__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, operation, action, ours, str(STEP)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines, interrupted = map(int, done.stdout.split())
+    # In some rounds the drain has delivered before the main thread has, which is then done sooner.
+    assert interrupted > lines / STEP / 2
