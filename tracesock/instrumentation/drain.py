@@ -132,7 +132,7 @@ class Drain:
             while thread.is_alive() and time.monotonic() < end:
                 # Again, where another instrumentation's has been woken in place of this one.
                 self.spans.sink.wake()
-                thread.join(0.1)
+                thread.join(0.02)
         self.flush()
         atexit.unregister(self.flush)
         self._leave_provider()

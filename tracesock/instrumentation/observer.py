@@ -22,7 +22,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from tracesock._native import recorder
 from tracesock.instrumentation import semconv
-from tracesock.instrumentation.spans import Finished, Spans, endpoint, printable
+from tracesock.instrumentation.spans import SAMPLED, Finished, Spans, endpoint, printable
 
 _log = logging.getLogger(__name__)
 _AF_INET = 2
@@ -32,6 +32,7 @@ SERVER_KEY = otel_context.create_key("tracesock-server")
 _SUPPRESS_PLAIN = "suppress_instrumentation"
 _MOST_EVENTS = 16384
 _WAKE_EVERY = 256
+_NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
 _REVERSE_KINDS = frozenset({"getnameinfo", "gethostbyaddr"})
 _LOOKUP_KINDS = frozenset({"getaddrinfo", "gethostbyname", "gethostbyname_ex"}) | _REVERSE_KINDS
 
@@ -255,7 +256,7 @@ class Observer:
                 trace_id,
                 generator.generate_span_id(),
                 False,
-                TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT),
+                SAMPLED if sampled else _NOT_SAMPLED,
                 state,
             )
             within = trace.set_span_in_context(NonRecordingSpan(setup.own))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _MOST_PEERS = 512  # of which sends became spans lately
 _MOST_COUNTED = 4096
 _MOST_FOLDS = 1024
@@ -237,7 +237,7 @@ class Spans:
             trace_id = parent.trace_id if parent else generator.generate_trace_id()
             result = self.sample(parent, trace_id, finished.name, attributes)
             state = parent.trace_state if parent else None
-            flags = _SAMPLED
+            flags = SAMPLED
             if result is not None:
                 if not result.decision.is_recording():
                     return None
@@ -550,7 +550,7 @@ def parent_of(
         int.from_bytes(trace_id, "big"),
         int.from_bytes(span_id, "big"),
         bool(flags & REMOTE_PARENT),
-        _SAMPLED,
+        SAMPLED,
         _trace_state(state) if state else None,
     )
 
