@@ -552,6 +552,32 @@ def test_a_child_of_multiprocessing_delivers_when_it_ends(
     assert calls_in_file(path) == 65
 
 
+def test_a_burst_of_connects_does_not_pile_up(telemetry: Telemetry, tmp_path: Path) -> None:
+    """What waits, and what is encoded of it, is memory that a process keeps: the drain is woken, and
+    hands on what it has, long before the interval is over."""
+    path = tmp_path / "spans.jsonl"
+    telemetry(otlp=f"file:{path}", drain_interval=600.0)
+    with trace.use_span(PARENT), tracesock.create_server(("127.0.0.1", 0)) as server:
+
+        def connects(count: int) -> None:
+            for _ in range(count):
+                client = tracesock.create_connection(server.getsockname())
+                accepted, _ = server.accept()
+                client.close()
+                accepted.close()
+
+        connects(300)
+        wait_for(lambda: len(in_file(path)) >= 256)
+        connects(700)
+    tracesock.uninstrument()
+    spans = in_file(path)
+    for name in ("socket connection_setup", "socket connect "):
+        assert sum(span["name"].startswith(name) for span in spans) == 1000
+    lines = path.read_bytes().splitlines()
+    assert max(map(len, lines)) < 256 << 10
+    assert len(lines) < len(spans) / 10
+
+
 # --- the end of a process -------------------------------------------------------------------------
 
 PROGRAM = """
