@@ -553,8 +553,8 @@ def test_a_child_of_multiprocessing_delivers_when_it_ends(
 
 
 def test_a_burst_of_connects_does_not_pile_up(telemetry: Telemetry, tmp_path: Path) -> None:
-    """What waits, and what is encoded of it, is memory that a process keeps: the drain is woken, and
-    hands on what it has, long before the interval is over."""
+    """What waits, and what is encoded of it, is memory that a process keeps: the drain is woken,
+    and hands on what it has, long before the interval is over."""
     path = tmp_path / "spans.jsonl"
     telemetry(otlp=f"file:{path}", drain_interval=600.0)
     with trace.use_span(PARENT), tracesock.create_server(("127.0.0.1", 0)) as server:
