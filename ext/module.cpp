@@ -69,5 +69,6 @@ NB_MODULE(_native, module) {
     tracesock::bind_socket(module);
     tracesock::bind_functions(module);
     if (!tracesock::resolver::add_functions(module.ptr())) throw nb::python_error();
-    if (PyModule_AddFunctions(module.ptr(), tracesock::module_methods) < 0) throw nb::python_error();
+    if (PyModule_AddFunctions(module.ptr(), tracesock::module_methods) < 0)
+        throw nb::python_error();
 }

@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <string_view>
+#include <typeinfo>
 
 #include "recorder/recorder.hpp"
 #include "resolver/resolver.hpp"
@@ -55,7 +56,9 @@ nb::object decoded(const Prepared& prepared) {
 
 // Null for any other object; one that was allocated and never made is another as well.
 const Prepared* as_prepared(PyObject* object) {
-    return !PyTuple_Check(object) && nb::isinstance<Prepared>(object) && nb::inst_ready(object)
+    // The class is final, and nanobind finds the C++ type of a class sooner than the reverse.
+    const nb::handle type(reinterpret_cast<PyObject*>(Py_TYPE(object)));
+    return nb::type_check(type) && nb::type_info(type) == typeid(Prepared) && nb::inst_ready(object)
                ? nb::inst_ptr<Prepared>(object)
                : nullptr;
 }

@@ -31,6 +31,8 @@ struct Socket {
     bool closed = false;
     // Whether the base's own state holds the descriptor as well, for _ssl to read.
     std::atomic<bool> filled{false};
+    // What the last receive that asked for a lot has brought: what the next one may expect.
+    std::atomic<std::uint32_t> last_received{0};
     const Family* row = find_family(AF_UNSPEC, any_protocol);
     // What telemetry knows of it; none until telemetry is on.
     std::atomic<recorder::Connection*> connection{nullptr};
@@ -97,5 +99,10 @@ inline constexpr bool may_hold_lock = true;
 // Above this size a call is long enough for another thread to want the lock: measured, a 1 MiB
 // sendall got slower when it was tried with the lock held.
 inline constexpr Py_ssize_t brief_size = 32 * 1024;
+
+// A receive may ask for as much as this and still be tried with the lock held, as long as the
+// socket brings less than `brief_size`: event loops ask for the most there can be (asyncio: 256
+// KiB).
+inline constexpr Py_ssize_t hopeful_size = 1024 * 1024;
 
 }  // namespace tracesock

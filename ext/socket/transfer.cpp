@@ -1,6 +1,7 @@
 // Sending and receiving.
 #include <algorithm>
 #include <climits>
+#include <memory>
 
 #include "audit/audit.hpp"
 #include "audit/guard.hpp"
@@ -97,6 +98,35 @@ Length length_of(Py_ssize_t size) noexcept {
     return size <= brief_size ? Length::brief : Length::lengthy;
 }
 
+// Whether a receive of at most `size` bytes is expected to bring no more than `limit`.
+bool expects(const Socket& socket, Py_ssize_t size, Py_ssize_t limit) noexcept {
+    return size <= limit ||
+           (size <= hopeful_size && socket.last_received.load(std::memory_order_relaxed) <=
+                                        static_cast<std::size_t>(limit));
+}
+
+// How that turned out, for the next one.
+void learn(Socket& socket, Py_ssize_t size, std::int64_t received) noexcept {
+    if (size > stack_buffer_size && received >= 0)
+        socket.last_received.store(
+            static_cast<std::uint32_t>(std::min<std::int64_t>(received, UINT32_MAX)),
+            std::memory_order_relaxed);
+}
+
+// This thread's buffer of `hopeful_size` bytes; null where there is no memory. What nobody writes
+// to is no memory yet.
+char* hopeful_buffer() noexcept {
+    thread_local std::unique_ptr<char[]> buffer;
+    if (buffer == nullptr) [[unlikely]] {
+        try {
+            buffer = std::make_unique_for_overwrite<char[]>(hopeful_size);
+        } catch (const std::bad_alloc&) {
+            return nullptr;
+        }
+    }
+    return buffer.get();
+}
+
 // --- sending ----------------------------------------------------------------------------------
 
 // One send(2): the count, or -1 with an exception.
@@ -181,13 +211,15 @@ std::int64_t receive(Socket& socket, char* data, Py_ssize_t size, int flags, Add
     Deadline deadline = deadline_of(socket);
     std::int64_t received = 0;
     const bool whole = (flags & MSG_WAITALL) != 0;
+    const Length length = expects(socket, size, brief_size) ? Length::brief : Length::lengthy;
     if (from == nullptr) {
         const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
             return ::recv(fd, data, static_cast<std::size_t>(size), flags | more);
         };
-        if (!transfer(socket, sys::Direction::read, deadline, length_of(size), whole, op, received,
-                      nullptr, tried))
+        if (!transfer(socket, sys::Direction::read, deadline, length, whole, op, received, nullptr,
+                      tried))
             return -1;
+        learn(socket, size, received);
         recorder::received(socket, received);
         if ((flags & MSG_PEEK) == 0) audit::moved(socket, false, received);
         return received;
@@ -197,8 +229,8 @@ std::int64_t receive(Socket& socket, char* data, Py_ssize_t size, int flags, Add
         return ::recvfrom(fd, data, static_cast<std::size_t>(size), flags | more, &from->header,
                           &from->length);
     };
-    if (!transfer(socket, sys::Direction::read, deadline, length_of(size), whole, op, received))
-        return -1;
+    if (!transfer(socket, sys::Direction::read, deadline, length, whole, op, received)) return -1;
+    learn(socket, size, received);
     recorder::received(socket, received);
     if ((flags & MSG_PEEK) == 0) audit::moved(socket, false, received);
     return received;
@@ -213,6 +245,13 @@ PyObject* receive_bytes(Socket& socket, Py_ssize_t size, int flags, Address* fro
         const std::int64_t count = receive(socket, data, size, flags, from, tried);
         if (count < 0) return nullptr;
         return PyBytes_FromStringAndSize(data, written(socket, flags, count, size));
+    }
+    if (expects(socket, size, stack_buffer_size)) {
+        if (char* data = hopeful_buffer()) {
+            const std::int64_t count = receive(socket, data, size, flags, from, tried);
+            if (count < 0) return nullptr;
+            return PyBytes_FromStringAndSize(data, written(socket, flags, count, size));
+        }
     }
     PyObject* bytes = PyBytes_FromStringAndSize(nullptr, size);
     if (bytes == nullptr) return nullptr;
@@ -253,6 +292,19 @@ PyObject* receive_bytes(Socket& socket, Py_ssize_t size, int flags, Address* fro
 [[gnu::noinline]] PyObject* receive_on(Socket& socket, Py_ssize_t size) noexcept {
     return told_to_wait(errno) ? receive_bytes(socket, size, 0, nullptr, true)
                                : raise_failed(socket, errno);
+}
+
+// A receive that asks for much more than is expected.
+[[gnu::noinline]] PyObject* receive_hopefully(Socket& socket, Py_ssize_t size) noexcept {
+    char* data = hopeful_buffer();
+    if (data == nullptr) return receive_bytes(socket, size, 0, nullptr);
+    const ssize_t received =
+        ::recv(socket.handle.get(), data, static_cast<std::size_t>(size), MSG_DONTWAIT);
+    if (received < 0) [[unlikely]]
+        return receive_on(socket, size);
+    learn(socket, size, received);
+    recorder::received(socket, received);
+    return PyBytes_FromStringAndSize(data, received);
 }
 
 // Any other send than the usual one.
@@ -420,11 +472,13 @@ PyObject* socket_recv(PyObject* self, FastArguments arguments, Py_ssize_t count)
     if (!may_hold_lock || count != 1 || !PyLong_CheckExact(arguments[0]) || audit::watched() != 0)
         return receive_any(self, arguments, count);
     const Py_ssize_t size = PyLong_AsSsize_t(arguments[0]);
+    Socket& socket = state_of(self);
     if (size <= 0 || size > stack_buffer_size) {
+        if (size > 0 && expects(socket, size, stack_buffer_size))
+            return receive_hopefully(socket, size);
         PyErr_Clear();
         return receive_any(self, arguments, count);
     }
-    Socket& socket = state_of(self);
     // On the stack first: one allocation of the right size, and none that is given back.
     char data[stack_buffer_size];
     const ssize_t received =
@@ -461,14 +515,15 @@ PyObject* socket_recv_into(PyObject* self, FastArguments arguments, Py_ssize_t c
         return receive_into_any(self, arguments, count, names, false);
     // Not exported: while the lock is held, nobody can resize it.
     const Py_ssize_t size = PyByteArray_GET_SIZE(arguments[0]);
-    if (size == 0 || size > brief_size)
-        return receive_into_any(self, arguments, count, names, false);
     Socket& socket = state_of(self);
+    if (size == 0 || !expects(socket, size, brief_size))
+        return receive_into_any(self, arguments, count, names, false);
     const ssize_t received = ::recv(socket.handle.get(), PyByteArray_AS_STRING(arguments[0]),
                                     static_cast<std::size_t>(size), MSG_DONTWAIT);
     if (received < 0) [[unlikely]]
         return told_to_wait(errno) ? receive_into_any(self, arguments, count, names, true)
                                    : raise_failed(socket, errno);
+    learn(socket, size, received);
     recorder::received(socket, received);
     return PyLong_FromSsize_t(received);
 }

@@ -188,6 +188,37 @@ def sizes_of_receiving(socket: Any) -> Iterator[object]:
 
 
 @behaviour
+def asking_for_more_than_there_is(socket: Any) -> Iterator[object]:
+    pattern = bytes(range(256)) * 512
+    for asked in (8192, 8193, 32768, 32769, 1 << 17, 1 << 20, (1 << 20) + 1):
+        for kind in (stock.SOCK_STREAM, DGRAM, stock.SOCK_SEQPACKET):
+            one, two = socket.socketpair(stock.AF_UNIX, kind)
+            with one, two:
+                two.settimeout(0)
+                # By turns, because what a receive brought is what the next one expects.
+                for length in (3, 9000, 3, 60000, 60000, 3, 33000, 8192, 8193, 3):
+                    sent = pattern[: one.send(pattern[:length])]
+                    for call in (two.recv, lambda size: two.recvfrom(size)[0]):
+                        taken = attempt(call, asked)
+                        # The rest of what was longer, and then nothing.
+                        left = attempt(two.recv, 1 << 21)
+                        yield asked, shown(kind), length, named(taken), named(left)
+                        if isinstance(taken, bytes):
+                            both = taken + (left if isinstance(left, bytes) else b"")
+                            yield len(taken), sent.startswith(both), len(both)
+                        one.send(sent)
+                    buffer = bytearray(asked)
+                    count = attempt(two.recv_into, buffer)
+                    yield count, bytes(buffer[: len(sent)]) == sent[:asked], attempt(two.recv, 10)
+                two.settimeout(0.01)
+                yield attempt(two.recv, asked)
+    one, two = socket.socketpair()
+    with one, two:
+        yield attempt(two.shutdown, stock.SHUT_RD), two.recv(65536), two.recv(1 << 18)
+    yield attempt(two.recv, 65536), attempt(two.recv, 1 << 18), attempt(two.recv, 1 << 62)
+
+
+@behaviour
 def flags_of_receiving(socket: Any) -> Iterator[object]:
     for name in ("recv", "recvfrom"):
         for flags in (*FLAGS, stock.MSG_PEEK, stock.MSG_WAITALL, stock.MSG_OOB, stock.MSG_ERRQUEUE):

@@ -169,6 +169,24 @@ def datagrams_in(
     return make
 
 
+def asking(statement: str, size: int, asked: int) -> harness.Make:
+    """Receives of `size` bytes that ask for `asked`, as event loops do (asyncio: 256 KiB)."""
+
+    def make(module: Any) -> Case:
+        sock, peer, _ = unix_datagrams(module)
+        own = sock.getsockname()
+        calls = 8
+
+        def fill() -> None:
+            for _ in range(calls):
+                peer.sendto(bytes(size), own)
+
+        names = {"sock": sock, "size": asked, "buffer": bytearray(asked)}
+        return Case(statement, names, calls=calls, before=fill, close=[sock, peer])
+
+    return make
+
+
 def _named(*parts: str) -> str:
     return ", ".join(part for part in parts if part not in ("1 B", "blocking"))
 
@@ -229,9 +247,18 @@ def _datagrams(quick: bool) -> Iterator[tuple[str, harness.Make]]:
                 )
 
 
+def _hopes(quick: bool) -> Iterator[tuple[str, harness.Make]]:
+    for asked in (64,) if quick else (64, 256):
+        for call in ("recv", "recv_into"):
+            yield (
+                f"{call}, Unix datagram, 64 B of {asked} KiB asked",
+                asking(RECEIVING[call][0], 64, asked << 10),
+            )
+
+
 def rows(quick: bool) -> Iterator[Row]:
-    """Every call, transport, size and mode."""
-    for each in (_streams, _datagrams):
+    """Every call, transport, size and mode, and receives that ask for more than there is."""
+    for each in (_streams, _datagrams, _hopes):
         for name, make in each(quick):
             if name.endswith("MiB"):
                 yield harness.against_stock(name, make, TARGETS.get(name), 60, min)
