@@ -147,8 +147,10 @@ struct Family {
     const char* unreadable = nullptr;
 };
 
-// The row of a family and protocol. Never null: an unknown family has a row that refuses to
-// encode and decodes to (family, bytes).
+// Any family without a row: it refuses to encode and decodes to (family, bytes).
+extern const Family unknown_family;
+
+// The row of a family and protocol, unknown_family where there is none.
 const Family* find_family(int family, int protocol) noexcept;
 std::span<const Family* const> all_families() noexcept;
 

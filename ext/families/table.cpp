@@ -46,7 +46,9 @@ Object* decode_unknown(Context& context, const sockaddr& address, socklen_t) {
                          static_cast<std::ptrdiff_t>(sizeof address.sa_data));
 }
 
-constexpr Family unknown_family{
+}  // namespace
+
+constinit const Family unknown_family{
     .family = AF_UNSPEC,
     .protocol = any_protocol,
     .name = "unknown",
@@ -57,6 +59,8 @@ constexpr Family unknown_family{
     .flags = 0,
     .unreadable = "getsockaddrlen: bad family",
 };
+
+namespace {
 
 constexpr std::array table{
     &inet_family,

@@ -33,7 +33,7 @@ struct Socket {
     std::atomic<bool> filled{false};
     // What the last receive that asked for a lot has brought: what the next one may expect.
     std::atomic<std::uint32_t> last_received{0};
-    const Family* row = find_family(AF_UNSPEC, any_protocol);
+    const Family* row = &unknown_family;
     // What telemetry knows of it; none until telemetry is on.
     std::atomic<recorder::Connection*> connection{nullptr};
     audit::LazyState audit_state;
