@@ -61,6 +61,7 @@ PyMethodDef module_methods[] = {
 }  // namespace tracesock
 
 NB_MODULE(_native, module) {
+    tracesock::ready_unwinder();
     // What telemetry holds at the interpreter's end is no leak worth a program's standard error.
     nb::set_leak_warnings(false);
     module.attr("__version__") = TRACESOCK_VERSION;

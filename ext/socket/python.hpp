@@ -11,6 +11,10 @@
 #include <thread>
 #include <utility>
 
+#if !defined(_MSC_VER)
+#include <unwind.h>
+#endif
+
 namespace tracesock {
 
 // An owned reference, or none.
@@ -74,6 +78,15 @@ inline void take_lock(PyThreadState* state) noexcept {
     } catch (...) {
         for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
     }
+}
+
+// Before any thread may be ended like that: the unwinder that is linked in with the C++ library
+// readies its tables at its first use, but the first use may be a landing in take_lock() out of the
+// unwinder that the system has for pthread_exit(3), and the tables are then a reason to abort.
+inline void ready_unwinder() noexcept {
+#if !defined(_MSC_VER)
+    _Unwind_Backtrace([](_Unwind_Context*, void*) { return _URC_END_OF_STACK; }, nullptr);
+#endif
 }
 
 // Gives up the interpreter's lock for the scope.
