@@ -343,7 +343,7 @@ def everything(seconds: float) -> int:
     def change(chance: random.Random) -> None:
         with audit.subscribe(lambda event, arguments: None, events="socket.connect"):
             socket.setdefaulttimeout(None)
-            recorder.connections()
+            recorder.connections(recorder.open_numbers())
 
     done = run(seconds, slots.work, switch, connect, slots.work, canary, change)
     slots.close()

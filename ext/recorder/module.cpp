@@ -230,17 +230,26 @@ Open open_of(Connection& entry) {
     return open;
 }
 
-// Calls take(connection) for each open one, under the mutex, which is given up after every few: the
-// kernel is asked about each, and other threads make and close sockets meanwhile.
-template <class Take>
-void for_each_open(Recorder& own, Take&& take) {
-    constexpr std::size_t few = 64;
+// The numbers of the open connections, in the order in which they were made.
+std::vector<std::uint32_t> open_numbers() {
+    Recorder& own = Recorder::get();
     std::vector<std::uint32_t> numbers;
     {
         const std::lock_guard lock(own.mutex);
         for (const auto& [number, entry] : own.connections)
             if (entry->socket != nullptr && !entry->suppressed) numbers.push_back(number);
     }
+    std::ranges::sort(numbers);
+    return numbers;
+}
+
+// Calls take(connection) for each of these that is open still, under the mutex, which is given up
+// after every few: the kernel is asked about each, and other threads make and close sockets
+// meanwhile.
+template <class Take>
+void for_each_open(const std::vector<std::uint32_t>& numbers, Take&& take) {
+    constexpr std::size_t few = 64;
+    Recorder& own = Recorder::get();
     for (std::size_t next = 0; next < numbers.size();) {
         const std::lock_guard lock(own.mutex);
         for (const std::size_t end = std::min(next + few, numbers.size()); next < end; ++next) {
@@ -277,7 +286,7 @@ nb::tuple states() {
     std::vector<Queue> queues;
     {
         const Unlocked unlocked;
-        for_each_open(Recorder::get(), [&](Connection& entry) {
+        for_each_open(open_numbers(), [&](Connection& entry) {
             recorder::tcp_info_extended info{};
             const int state = tcp_state(entry, info);
             if (state <= 0 || static_cast<std::size_t>(state) >= counts.size()) return;
@@ -296,12 +305,14 @@ nb::tuple states() {
     return nb::make_tuple(by_state, listeners);
 }
 
-// Every open connection: dictionaries, ready for the Python layer to name.
-nb::list connections() {
+// Those of the connections with these numbers that are open: dictionaries, ready for the Python
+// layer to name.
+nb::list connections(const std::vector<std::uint32_t>& numbers) {
     std::vector<Open> all;
+    all.reserve(numbers.size());
     // No Python object is made under the mutex: the garbage collector may run then, and close a
     // socket, which takes the mutex. The GIL stays: with it the addresses are written.
-    for_each_open(Recorder::get(), [&](Connection& entry) { all.push_back(open_of(entry)); });
+    for_each_open(numbers, [&](Connection& entry) { all.push_back(open_of(entry)); });
     const std::uint64_t now = recorder::Clock::ticks();
     nb::list result;
     for (const Open& open : all) {
@@ -415,7 +426,8 @@ void bind_recorder(nb::module_& parent) {
         "Keep the stack that makes each new socket.");
     module.def("cells", cells);
     module.def("counts", counts);
-    module.def("connections", connections);
+    module.def("open_numbers", open_numbers);
+    module.def("connections", connections, nb::arg("numbers"));
     module.def("most_ports", most_ports);
     module.def("states", states);
     module.def(
