@@ -279,20 +279,25 @@ Object* PythonContext::path(const char* data, std::size_t size) {
     return PyUnicode_DecodeFSDefaultAndSize(data, static_cast<Py_ssize_t>(size));
 }
 
-bool encode(Socket& socket, PyObject* object, const char* caller, Address& out) {
-    if (const Prepared* prepared = as_prepared(object)) {
-        if (wrong_family(*prepared, socket.family, caller, "socket")) return false;
-        out = prepared->address;
-        return true;
-    }
+const Address* encoded(Socket& socket, PyObject* object, const char* caller, Address& space) {
+    if (const Prepared* prepared = as_prepared(object))
+        return wrong_family(*prepared, socket.family, caller, "socket") ? nullptr
+                                                                        : &prepared->address;
     PythonContext context(caller, socket.protocol);
-    return socket.row->encode(context, object, out);
+    return socket.row->encode(context, object, space) ? &space : nullptr;
+}
+
+bool encode(Socket& socket, PyObject* object, const char* caller, Address& out) {
+    const Address* address = encoded(socket, object, caller, out);
+    if (address != nullptr && address != &out) out = *address;
+    return address != nullptr;
 }
 
 Ref caller_form(PyObject* object) {
-    if (const Prepared* prepared = as_prepared(object))
-        return Ref(decoded(*prepared).release().ptr());
-    return Ref::borrow(object);
+    const Prepared* prepared = as_prepared(object);
+    if (prepared == nullptr) return Ref::borrow(object);
+    return prepared->form.is_valid() ? Ref::borrow(prepared->form.ptr())
+                                     : Ref(decoded(*prepared).release().ptr());
 }
 
 PyObject* decode(const Socket& socket, const Address& address) {

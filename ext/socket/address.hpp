@@ -47,6 +47,9 @@ class PythonContext final : public Context {
 // Encodes the caller's address object, or takes a prepared tracesock.Address as it is. False with
 // an exception set.
 bool encode(Socket& socket, PyObject* object, const char* caller, Address& out);
+// The same without a copy: a prepared one where it is, for as long as `object` lives, any other in
+// `space`. Null with an exception set.
+const Address* encoded(Socket& socket, PyObject* object, const char* caller, Address& space);
 
 // The caller's address object, a prepared Address in the form of a tuple or path: what audit hooks
 // are told, since every hook knows how to read it. None with an exception set.

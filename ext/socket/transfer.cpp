@@ -409,20 +409,30 @@ PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t coun
             out.use_buffer();
         }
         Socket& socket = state_of(self);
-        Address address;
-        if (!encode(socket, destination, "sendto", address)) return nullptr;
+        Address space;
+        const Address* address = encoded(socket, destination, "sendto", space);
+        if (address == nullptr) return nullptr;
         if (!audit::announce("socket.sendto", self, destination)) return nullptr;
-        audit::Call call(audit::Event::sendto, socket);
-        if (!call.allows(address)) return nullptr;
-        recorder::SendProbe probe(socket, &address);
-        Deadline deadline = deadline_of(socket);
-        std::int64_t sent = -1;
         const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
             return ::sendto(fd, out.data(), static_cast<std::size_t>(out.size()), flags | more,
-                            &address.header, address.length);
+                            &address->header, address->length);
         };
+        // As in send: while nobody looks on, the first try is all there is to it.
+        bool tried = false;
+        if (may_hold_lock && flags == 0 && out.size() <= brief_size && audit::watched() == 0 &&
+            recorder::active() == 0) {
+            const std::int64_t sent = op(socket.handle.get(), MSG_DONTWAIT);
+            if (sent >= 0) return PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
+            if (!told_to_wait(errno)) return raise_failed(socket, errno);
+            tried = true;
+        }
+        audit::Call call(audit::Event::sendto, socket);
+        if (!call.allows(*address)) return nullptr;
+        recorder::SendProbe probe(socket, address);
+        Deadline deadline = deadline_of(socket);
+        std::int64_t sent = -1;
         const bool done = transfer(socket, sys::Direction::write, deadline, length_of(out.size()),
-                                   (flags & sys::fast_open) != 0, op, sent, probe.stats());
+                                   (flags & sys::fast_open) != 0, op, sent, probe.stats(), tried);
         probe.end(sent);
         if (!done) return nullptr;
         return PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
