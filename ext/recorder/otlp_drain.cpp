@@ -106,7 +106,8 @@ class OtlpDrain {
                     .scope_version = scope_version,
                     .scope_schema_url = scope_schema_url}),
           most_in_trace_(most_in_trace),
-          request_size_(request_size) {}
+          request_size_(request_size),
+          batch_(std::clamp(request_size / usual_span, std::size_t{64}, std::size_t{4096})) {}
 
     void connection(std::uint32_t number, std::string name, nb::bytes attributes) {
         const std::lock_guard lock(mutex());
@@ -159,7 +160,7 @@ class OtlpDrain {
             own.wait(end - now);
             if (own.roused.exchange(false, std::memory_order_acq_rel)) return;
             recorder::Clock::calibrate();
-            while (!own.drain(batch, [&](const Record& record) { take(record); })) {
+            while (!own.drain(batch_, [&](const Record& record) { take(record); })) {
                 if (is_ready()) return;
             }
             if (is_ready()) return;
@@ -176,7 +177,7 @@ class OtlpDrain {
             const Unlocked unlocked;
             do {
                 complete =
-                    Recorder::get().drain(batch, [&](const Record& record) { take(record); });
+                    Recorder::get().drain(batch_, [&](const Record& record) { take(record); });
             } while (!complete && !is_ready());
         }
         std::vector<Record> left;
@@ -228,7 +229,7 @@ class OtlpDrain {
     }
 
   private:
-    static constexpr std::size_t batch = 4096;
+    static constexpr std::size_t usual_span = 256;  // bytes of one
 
     static nb::list listed(const std::vector<Record>& records) {
         nb::list list;
@@ -336,6 +337,7 @@ class OtlpDrain {
     Identifiers identifiers_;
     std::uint32_t most_in_trace_;
     std::size_t request_size_;
+    std::size_t batch_;  // records that are encoded before the request's size is looked at
     std::uint64_t lost_ = 0;
 };
 

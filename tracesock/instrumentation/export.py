@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 
 SCOPE = InstrumentationScope(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
 _REQUEST_SIZE = 4 << 20  # bytes at which a request is handed on
-# The same for spans that Python made, which are slower made than sent: what a burst of them took is
-# the process's for good.
+# The same where a request costs little beside its spans: those that Python made, and a line in a
+# file. What a burst of them took is the process's for good.
 _SMALL_REQUEST_SIZE = 64 << 10
 _MOST_WAITING = 256 << 20  # bytes of requests that wait for a slow receiver
 _FLUSH_TIMEOUT = 30.0  # seconds
@@ -238,7 +238,9 @@ class OtlpSink:
         self._provider = provider
         resource = provider.resource
         self._exporter: OtlpHttpExporter | OtlpFileExporter
+        size = _REQUEST_SIZE
         if target.startswith("file:"):
+            size = _SMALL_REQUEST_SIZE  # of which each is a line
             self._exporter = OtlpFileExporter(target.removeprefix("file:").removeprefix("//"))
         else:
             self._exporter = OtlpHttpExporter(_traces_url(target) if target else None)
@@ -250,7 +252,7 @@ class OtlpSink:
             semconv.SCHEMA_URL,
         )
         self._encoder = _native.OtlpEncoder(*origin)
-        self._drain = recorder.OtlpDrain(*origin, most_in_trace, _REQUEST_SIZE) if native else None
+        self._drain = recorder.OtlpDrain(*origin, most_in_trace, size) if native else None
         # Makes a connection known: set by who knows them.
         self.resolve: Any = None
         self._dropped = dropped
