@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 SCOPE = InstrumentationScope(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
+_UNSET, _ERROR = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
 _REQUEST_SIZE = 4 << 20  # bytes at which a request is handed on
 # The same where a request costs little beside its spans: those that Python made, and a line in a
 # file. What a burst of them took is the process's for good.
@@ -61,7 +62,7 @@ class ProcessorSink:
         """Hand a recorded span on. Raises what a processor raised, after the others had it."""
         provider = self._provider.get()
         processor = provider._active_span_processor
-        status = Status(StatusCode.UNSET if finished.error is None else StatusCode.ERROR)
+        status = _UNSET if finished.error is None else _ERROR
         if self._tells_start(processor):
             self._put_live(provider, processor, finished, context, attributes, status)
         else:
