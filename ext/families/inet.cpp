@@ -6,6 +6,24 @@
 
 namespace tracesock {
 
+bool parse_inet(const char* text, in_addr& out) noexcept {
+    std::uint32_t address = 0;
+    for (int part = 0; part < 4; ++part) {
+        if (part != 0 && *text++ != '.') return false;
+        const bool zero = *text == '0';
+        unsigned value = 0;
+        int digits = 0;
+        for (; *text >= '0' && *text <= '9'; ++text) {
+            if (++digits > 3) return false;
+            value = value * 10 + static_cast<unsigned>(*text - '0');
+        }
+        if (digits == 0 || value > 255 || (zero && digits > 1)) return false;
+        address = address << 8 | value;
+    }
+    out.s_addr = htonl(address);
+    return *text == '\0';
+}
+
 bool encode_inet(Context& context, Object* object, Address& out) {
     if (!require_tuple(context, object, "AF_INET")) return false;
     Text host{&context};

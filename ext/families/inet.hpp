@@ -5,6 +5,10 @@
 
 namespace tracesock {
 
+// inet_pton(3) for AF_INET, in a third of its instructions: four decimal numbers below 256 with a
+// dot between them, none with a zero before it, and nothing else.
+bool parse_inet(const char* text, in_addr& out) noexcept;
+
 bool encode_inet(Context& context, Object* object, Address& out);
 Object* decode_inet(Context& context, const sockaddr& address, socklen_t length);
 

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "audit/audit.hpp"
+#include "families/inet.hpp"
 #include "resolver/functions.hpp"
 #include "resolver/lookup.hpp"
 #include "resolver/resolver.hpp"
@@ -303,7 +304,7 @@ bool resolve(const char* host, int family, Address& out) {
     }
     if (family == AF_INET || family == AF_UNSPEC) {
         in_addr address;
-        if (inet_pton(AF_INET, host, &address) > 0) {
+        if (parse_inet(host, address)) {
             out.emplace<sockaddr_in>(AF_INET).sin_addr = address;
             return true;
         }

@@ -412,17 +412,50 @@ PyObject* socket_recvmsg_into(PyObject* self, PyObject* arguments) noexcept {
     });
 }
 
+namespace {
+
+// sendmsg's (buffers[, ancdata[, flags[, address]]]).
+struct SendmsgArguments {
+    PyObject* data = nullptr;
+    PyObject* ancillary = nullptr;
+    int flags = 0;
+    PyObject* destination = Py_None;
+
+    bool take(PyObject* tuple) noexcept {
+        const Py_ssize_t count = PyTuple_GET_SIZE(tuple);
+        if (count == 0 || count > 4 || (count > 2 && !take_flags(PyTuple_GET_ITEM(tuple, 2))))
+            return PyArg_ParseTuple(tuple, "O|OiO:sendmsg", &data, &ancillary, &flags,
+                                    &destination) != 0;
+        data = PyTuple_GET_ITEM(tuple, 0);
+        if (count > 1) ancillary = PyTuple_GET_ITEM(tuple, 1);
+        if (count > 3) destination = PyTuple_GET_ITEM(tuple, 3);
+        return true;
+    }
+
+  private:
+    // Whatever is no plain int goes the long way, for its error.
+    bool take_flags(PyObject* object) noexcept {
+        if (!PyLong_CheckExact(object)) return false;
+        int overflow = 0;
+        const long value = PyLong_AsLongAndOverflow(object, &overflow);
+        if (overflow != 0 || value != static_cast<int>(value)) return false;
+        flags = static_cast<int>(value);
+        return true;
+    }
+};
+
+bool is_empty(PyObject* items) noexcept {
+    return (PyList_CheckExact(items) && PyList_GET_SIZE(items) == 0) ||
+           (PyTuple_CheckExact(items) && PyTuple_GET_SIZE(items) == 0);
+}
+
+}  // namespace
+
 PyObject* socket_sendmsg(PyObject* self, PyObject* arguments) noexcept {
     return guarded<PyObject*>(nullptr, [&]() -> PyObject* {
-        PyObject* data = nullptr;
-        PyObject* ancillary = nullptr;
-        PyObject* destination = Py_None;
-        int flags = 0;
-        if (PyTuple_GET_SIZE(arguments) == 1)
-            data = PyTuple_GET_ITEM(arguments, 0);
-        else if (!PyArg_ParseTuple(arguments, "O|OiO:sendmsg", &data, &ancillary, &flags,
-                                   &destination))
-            return nullptr;
+        SendmsgArguments given;
+        if (!given.take(arguments)) return nullptr;
+        const auto& [data, ancillary, flags, destination] = given;
         Socket& socket = state_of(self);
         msghdr message{};
         Address address;
@@ -437,7 +470,8 @@ PyObject* socket_sendmsg(PyObject* self, PyObject* arguments) noexcept {
         message.msg_iov = buffers.vectors();
         message.msg_iovlen = buffers.size();
         std::vector<char> control;
-        if (ancillary != nullptr && !write_control(ancillary, control)) return nullptr;
+        if (ancillary != nullptr && !is_empty(ancillary) && !write_control(ancillary, control))
+            return nullptr;
         if (!control.empty()) {
             message.msg_control = control.data();
             message.msg_controllen = control.size();

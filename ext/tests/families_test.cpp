@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "families/family.hpp"
+#include "families/inet.hpp"
 
 // A value of the caller's: what a Python object is for the interpreter's Context.
 struct _object {
@@ -856,6 +857,39 @@ class Random {
     std::uint64_t state_ = 20;
 };
 
+// Our reading of dotted decimals is inet_pton(3)'s: of every text that is nearly one.
+void dotted_decimals(Random& random) {
+    const auto same = [](const std::string& text) {
+        in_addr ours{}, theirs{};
+        const bool known = ::inet_pton(AF_INET, text.c_str(), &theirs) == 1;
+        check(parse_inet(text.c_str(), ours) == known && (!known || ours.s_addr == theirs.s_addr),
+              "dotted decimals: " + text);
+    };
+    for (const char* text : {"",           ".",
+                             "1",          "1.2.3",
+                             "1.2.3.",     ".1.2.3",
+                             "1.2.3.4",    "1.2.3.4.",
+                             "1.2.3.4.5",  "1..3.4",
+                             "0.0.0.0",    "00.0.0.0",
+                             "01.2.3.4",   "255.255.255.255",
+                             "256.0.0.0",  "1.2.3.999",
+                             "1.2.3.1000", "99999999999.1.1.1",
+                             "1.2.3.4 ",   " 1.2.3.4",
+                             "1.2.3.0x4",  "1.2.3.-4",
+                             "a"})
+        same(text);
+    for (int i = 0; i < 200'000; ++i) {
+        std::string text;
+        for (int left = static_cast<int>(random.below(16)); left > 0; --left)
+            text += "0123456789.. 2505a"[random.below(18)];
+        same(text);
+        text.clear();
+        for (int part = 0; part < 4; ++part)
+            text += (part != 0 ? "." : "") + std::to_string(random.below(300));
+        same(text);
+    }
+}
+
 const std::vector<const Family*>& every_row() {
     static const std::vector<const Family*> rows = [] {
         std::vector<const Family*> all(all_families().begin(), all_families().end());
@@ -977,6 +1011,7 @@ int main() {
     unknown();
     const long named = checks;
     Random random;
+    dotted_decimals(random);
     fuzz_decoders(random, 70'000);
     fuzz_encoders(random, 70'000);
     std::printf("%zu rows, %ld checks, %ld fuzzed, %ld failed\n", every_row().size(), named,
