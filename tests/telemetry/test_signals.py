@@ -10,7 +10,7 @@ import pytest
 
 import tracesock.instrumentation
 
-STEP = 5  # of the lines, which one
+STEP = 11  # of the lines, which one
 # Interrupts `operation` at one line of its code after the other, each time in an instrumentation
 # of its own, by a signal whose handler does `action`. What there was to tell is told once in each.
 PROGRAM = """
