@@ -386,8 +386,9 @@ class socket(Socket):
         if self._closed:
             self.close()
 
-    # The default is bound here because a finalizer may run when the module's globals are gone.
-    def _real_close(self, _base: type[Socket] = Socket) -> None:
+    # The default is bound here because a finalizer may run when the module's globals are gone. In
+    # the class, where annotations are read late, `type` is the property.
+    def _real_close(self, _base: "type[Socket]" = Socket) -> None:
         _base.close(self)
 
     def close(self) -> None:

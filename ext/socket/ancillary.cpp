@@ -194,13 +194,21 @@ bool iteration_errors_are_hidden() noexcept {
     return known.load(std::memory_order_relaxed) > 0;
 }
 
+// The same of sendmsg's second argument, whose iteration cannot be asked about without an event:
+// python/cpython issue 143637, half a year before the others.
+bool ancillary_errors_are_hidden() noexcept {
+    return Py_Version >= 0x030E0300 || (Py_Version >= 0x030D0C00 && Py_Version < 0x030E0000) ||
+           iteration_errors_are_hidden();
+}
+
 // The items of an argument, with the errors of the interpreter's own.
-Ref items_of(PyObject* iterable, const char* refusal) noexcept {
+Ref items_of(PyObject* iterable, const char* refusal,
+             bool (*errors_are_hidden)() noexcept = iteration_errors_are_hidden) noexcept {
     Ref items = snapshot(iterable, refusal);
     if (items) return items;
     PyObject *type = nullptr, *value = nullptr, *trace = nullptr;
     PyErr_Fetch(&type, &value, &trace);
-    const bool hidden = iteration_errors_are_hidden();
+    const bool hidden = errors_are_hidden();
     PyErr_Restore(type, value, trace);
     if (hidden) PyErr_SetString(PyExc_TypeError, refusal);
     return items;
@@ -270,7 +278,8 @@ struct ControlItem {
 // Lays the items of sendmsg's second argument out as the kernel reads them. False with an
 // exception.
 bool write_control(PyObject* iterable, std::vector<char>& out) {
-    Ref items = items_of(iterable, "sendmsg() argument 2 must be an iterable");
+    Ref items = items_of(iterable, "sendmsg() argument 2 must be an iterable",
+                         ancillary_errors_are_hidden);
     if (!items) return false;
     const Py_ssize_t count = PyTuple_GET_SIZE(items.get());
     std::vector<std::unique_ptr<ControlItem>> messages;

@@ -10,23 +10,21 @@ namespace {
 
 constexpr std::int64_t second = 1'000'000'000;
 
-bool out_of_range() noexcept {
-#if PY_VERSION_HEX >= 0x030E0000
-    PyErr_SetString(PyExc_OverflowError, "timestamp out of range for C PyTime_t");
-#else
-    PyErr_SetString(PyExc_OverflowError, "timestamp out of range for platform time_t");
-#endif
-    return false;
-}
-
-bool too_large() noexcept {
-#if PY_VERSION_HEX >= 0x030E0000
-    PyErr_SetString(PyExc_OverflowError, "timestamp out of range for C PyTime_t");
-#elif PY_VERSION_HEX >= 0x030D0000
-    PyErr_SetString(PyExc_OverflowError, "timestamp too large to convert to C PyTime_t");
-#else
-    PyErr_SetString(PyExc_OverflowError, "timestamp too large to convert to C _PyTime_t");
-#endif
+// The interpreter's own refusal of a limit that it cannot hold, of an int or of a float; always
+// false. Its words changed in patch releases, so it is asked: by an object without a descriptor.
+bool out_of_range(bool of_float) noexcept {
+    Interpreter* own = interpreter();
+    if (own == nullptr) return false;
+    PyTypeObject* base = own->native_type->tp_base;
+    const Ref none(PyTuple_New(0));
+    const Ref shell(none ? base->tp_new(base, none.get(), nullptr) : nullptr);
+    const Ref largest(of_float ? PyFloat_FromDouble(std::numeric_limits<double>::max())
+                               : PyLong_FromLongLong(std::numeric_limits<long long>::max()));
+    if (!shell || !largest) return false;
+    PyObject* arguments[] = {shell.get(), largest.get()};
+    const Ref accepted(PyObject_Vectorcall(own->base_settimeout, arguments, 2, nullptr));
+    if (accepted || PyErr_ExceptionMatches(PyExc_OSError))
+        PyErr_SetString(PyExc_OverflowError, "timestamp out of range for C PyTime_t");
     return false;
 }
 
@@ -39,7 +37,7 @@ bool from_float(double seconds, std::int64_t& timeout) noexcept {
     volatile double nanoseconds = seconds * static_cast<double>(second);
     nanoseconds = nanoseconds >= 0 ? std::ceil(nanoseconds) : std::floor(nanoseconds);
     constexpr double limit = 9223372036854775808.0;  // 2**63
-    if (!(-limit <= nanoseconds && nanoseconds < limit)) return out_of_range();
+    if (!(-limit <= nanoseconds && nanoseconds < limit)) return out_of_range(true);
     timeout = static_cast<std::int64_t>(nanoseconds);
     return true;
 }
@@ -47,7 +45,7 @@ bool from_float(double seconds, std::int64_t& timeout) noexcept {
 bool from_integer(PyObject* value, std::int64_t& timeout) noexcept {
     const long long seconds = PyLong_AsLongLong(value);
     if (seconds == -1 && PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_OverflowError)) return too_large();
+        if (PyErr_ExceptionMatches(PyExc_OverflowError)) return out_of_range(false);
 #if PY_VERSION_HEX >= 0x030E0000
         if (PyErr_ExceptionMatches(PyExc_TypeError))
             PyErr_Format(PyExc_TypeError,
@@ -56,7 +54,7 @@ bool from_integer(PyObject* value, std::int64_t& timeout) noexcept {
         return false;
     }
     if (__builtin_mul_overflow(static_cast<std::int64_t>(seconds), second, &timeout))
-        return too_large();
+        return out_of_range(false);
     return true;
 }
 
