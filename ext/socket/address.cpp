@@ -139,9 +139,9 @@ int PythonContext::convert_host(Object* object, void* slot) noexcept {
         context.keep(text, Ref::borrow(object), PyBytes_AS_STRING(object),
                      PyBytes_GET_SIZE(object));
     } else if (PyByteArray_Check(object)) {
-        // Copied: a look-up gives up the lock, and the caller's array may change meanwhile.
-        Ref copy(
-            PyBytes_FromStringAndSize(PyByteArray_AS_STRING(object), PyByteArray_GET_SIZE(object)));
+        // Copied: a look-up gives up the lock, and the caller's array may change meanwhile. Through
+        // its buffer, because without a lock it may be resized while it is copied.
+        Ref copy(PyBytes_FromObject(object));
         if (!copy) return 0;
         PyObject* bytes = copy.get();
         context.keep(text, std::move(copy), PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes));
