@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 
 #include <array>
+#include <cstring>
 
 #include "resolver/resolver.hpp"
 #include "socket/bindings.hpp"
@@ -27,6 +28,22 @@ constexpr std::array parts{
     Part{"otlp_span_attribute", bind_otlp}, Part{"otlp_json", bind_otlp},
 };
 
+// Binds a part into a module of its own, and then gives the module what that holds: another thread
+// sees no half of it.
+nb::object bind_late(const nb::dict& names, const Part& part) {
+    static nb::ft_mutex binding;
+    const nb::ft_lock_guard guard(binding);
+    const nb::str wanted(part.name);
+    if (!names.contains(wanted)) {
+        auto stage = nb::steal<nb::module_>(PyModule_New("tracesock._native"));
+        if (!stage.is_valid()) throw nb::python_error();
+        part.bind(stage);
+        for (const auto& [name, value] : nb::cast<nb::dict>(stage.attr("__dict__")))
+            if (std::strncmp(nb::borrow<nb::str>(name).c_str(), "__", 2) != 0) names[name] = value;
+    }
+    return names[wanted];
+}
+
 // The module's __getattr__. In C, because every `from` that reads the module asks for a __path__
 // that it has not: a C++ exception for each would take long.
 PyObject* late_attribute(PyObject* module, PyObject* name) noexcept {
@@ -37,12 +54,11 @@ PyObject* late_attribute(PyObject* module, PyObject* name) noexcept {
             return nullptr;
         }
         try {
-            for (const Part& part : parts) {
-                if (PyUnicode_CompareWithASCIIString(name, part.name) != 0) continue;
-                auto target = nb::borrow<nb::module_>(module);
-                part.bind(target);
-                return nb::object(target.attr(part.name)).release().ptr();
-            }
+            for (const Part& part : parts)
+                if (PyUnicode_CompareWithASCIIString(name, part.name) == 0)
+                    return bind_late(nb::borrow<nb::dict>(PyModule_GetDict(module)), part)
+                        .release()
+                        .ptr();
         } catch (nb::python_error& error) {
             error.restore();
             return nullptr;

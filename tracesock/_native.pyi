@@ -200,6 +200,15 @@ class Socket(_socket.socket):
     ) -> int:
         """Set operation mode, IV and length of associated data of an AF_ALG socket."""
 
+    def _stream_begins(self) -> None:
+        """One more stream of makefile() is open."""
+
+    def _stream_ends(self) -> bool:
+        """One less is; whether the socket was to be closed meanwhile."""
+
+    def _may_close(self) -> bool:
+        """The socket is to be closed; whether no stream is open."""
+
     def close(self) -> None:
         """Close the socket."""
 

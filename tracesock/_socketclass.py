@@ -265,7 +265,7 @@ class socket(Socket):
         reading = "r" in mode or not writing
         binary = "b" in mode
         raw = SocketIO(self, ("r" if reading else "") + ("w" if writing else ""))
-        self._io_refs += 1
+        self._stream_begins()
         if buffering is None or buffering < 0:
             buffering = io.DEFAULT_BUFFER_SIZE
         if buffering == 0:
@@ -381,9 +381,7 @@ class socket(Socket):
     # --- ending -------------------------------------------------------------------------------
 
     def _decref_socketios(self) -> None:
-        if self._io_refs > 0:
-            self._io_refs -= 1
-        if self._closed:
+        if self._stream_ends():
             self.close()
 
     # The default is bound here because a finalizer may run when the module's globals are gone. In
@@ -396,8 +394,7 @@ class socket(Socket):
 
         Close the socket once its streams are closed, too. Later operations raise OSError.
         """
-        self._closed = True
-        if self._io_refs <= 0:
+        if self._may_close():
             self._real_close()
 
     def detach(self) -> int:

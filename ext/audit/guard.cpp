@@ -31,13 +31,14 @@ class Foreign {
   public:
     // False with an exception.
     bool read(PyObject* self) noexcept {
-        int fd = sys::invalid;
-        if (!read_base(self, "fileno", true, fd) ||
-            !read_base(self, "family", false, socket_.family) ||
-            !read_base(self, "type", false, socket_.type) ||
-            !read_base(self, "proto", false, socket_.protocol))
+        int fd = sys::invalid, family = 0, type = 0, protocol = 0;
+        if (!read_base(self, "fileno", true, fd) || !read_base(self, "family", false, family) ||
+            !read_base(self, "type", false, type) || !read_base(self, "proto", false, protocol))
             return false;
-        socket_.row = find_family(socket_.family, socket_.protocol);
+        socket_.family = family;
+        socket_.type = type;
+        socket_.protocol = protocol;
+        socket_.row = find_family(family, protocol);
         return socket_.handle.assign(fd);
     }
     ~Foreign() { socket_.handle.detach(); }

@@ -278,8 +278,8 @@ struct ControlItem {
 // Lays the items of sendmsg's second argument out as the kernel reads them. False with an
 // exception.
 bool write_control(PyObject* iterable, std::vector<char>& out) {
-    Ref items = items_of(iterable, "sendmsg() argument 2 must be an iterable",
-                         ancillary_errors_are_hidden);
+    Ref items =
+        items_of(iterable, "sendmsg() argument 2 must be an iterable", ancillary_errors_are_hidden);
     if (!items) return false;
     const Py_ssize_t count = PyTuple_GET_SIZE(items.get());
     std::vector<std::unique_ptr<ControlItem>> messages;

@@ -51,6 +51,9 @@ PyObject* socket_setblocking(PyObject* self, PyObject* flag) noexcept;
 PyObject* socket_getblocking(PyObject* self, PyObject*) noexcept;
 
 // socket_type.cpp
+PyObject* socket_stream_begins(PyObject* self, PyObject*) noexcept;
+PyObject* socket_stream_ends(PyObject* self, PyObject*) noexcept;
+PyObject* socket_may_close(PyObject* self, PyObject*) noexcept;
 PyObject* socket_close(PyObject* self, PyObject*) noexcept;
 PyObject* socket_detach(PyObject* self, PyObject*) noexcept;
 PyObject* socket_fileno(PyObject* self, PyObject*) noexcept;

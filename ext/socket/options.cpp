@@ -11,24 +11,30 @@ namespace {
 
 constexpr int longest_option = 1024;
 
+// The descriptor's mode, as the socket's timeout has it now: 0, or an errno.
+int apply_mode(Socket& socket) noexcept {
+    SharedHandle::Lease lease(socket.handle);
+    const bool blocks = socket.timeout.load(std::memory_order_relaxed) < 0;
+    return sys::set_blocking(lease.get(), blocks) == 0 ? 0 : errno;
+}
+
 bool set_timeout(PyObject* self, std::int64_t timeout) noexcept {
     Socket& socket = state_of(self);
+    // The value and the mode belong together.
+    const Exclusive exclusive(self);
     // The value first, as CPython does: it stands even where the descriptor refuses.
     socket.timeout.store(timeout, std::memory_order_relaxed);
     if (socket.filled) {
         Ref value(timeout_object(timeout));
-        return value && mirror_settimeout(self, value.get());
+        if (!value || !mirror_settimeout(self, value.get())) return false;
+        // The base gives up what is exclusive before it sets the mode: by now another thread may
+        // have set another timeout.
+        if (!may_hold_lock) apply_mode(socket);
+        return true;
     }
-    int result = 0;
-    int error = 0;
-    {
-        SharedHandle::Lease lease(socket.handle);
-        result = sys::set_blocking(lease.get(), timeout < 0);
-        error = errno;
-    }
-    if (result == 0) return true;
-    set_os_error(error);
-    return false;
+    const int error = apply_mode(socket);
+    if (error != 0) set_os_error(error);
+    return error == 0;
 }
 
 PyObject* set_option(Socket& socket, int level, int option, const void* value,

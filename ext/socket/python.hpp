@@ -101,6 +101,26 @@ class Unlocked {
     PyThreadState* state_;
 };
 
+// Has an object to itself for the scope, as the interpreter's lock lets it where there is one:
+// until something inside waits, or gives the lock up.
+class Exclusive {
+  public:
+#ifdef Py_GIL_DISABLED
+    explicit Exclusive(PyObject* object) noexcept { PyCriticalSection_Begin(&section_, object); }
+    ~Exclusive() { PyCriticalSection_End(&section_); }
+#else
+    explicit Exclusive(PyObject*) noexcept {}
+    ~Exclusive() {}
+#endif
+    Exclusive(const Exclusive&) = delete;
+    Exclusive& operator=(const Exclusive&) = delete;
+
+#ifdef Py_GIL_DISABLED
+  private:
+    PyCriticalSection section_;
+#endif
+};
+
 // Runs `body` and turns a C++ exception into a Python one: what stands between every C++ function
 // and the interpreter that calls it. Returns `failure` then.
 template <class Result, class Body>

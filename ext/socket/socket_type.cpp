@@ -183,16 +183,19 @@ bool initialise_filled(PyObject* self, Socket& socket, PyObject* arguments, PyOb
     int fd = sys::invalid;
     if (!read_base(self, "fileno", true, fd)) return false;
     evict(self, socket, false, fd);
-    if (!read_base(self, "family", false, socket.family) ||
-        !read_base(self, "type", false, socket.type) ||
-        !read_base(self, "proto", false, socket.protocol))
+    int family = 0, type = 0, protocol = 0;
+    if (!read_base(self, "family", false, family) || !read_base(self, "type", false, type) ||
+        !read_base(self, "proto", false, protocol))
         return false;
+    socket.family = family;
+    socket.type = type;
+    socket.protocol = protocol;
     if (!socket.handle.assign(fd)) {
         PyErr_SetString(PyExc_OSError, "socket is in use by another thread");
         return false;
     }
     socket.filled = true;
-    socket.row = find_family(socket.family, socket.protocol);
+    socket.row = find_family(family, protocol);
     // The base has applied the other module's default timeout; ours is to be in force.
     const std::int64_t timeout = nonblocking ? 0 : own.default_timeout.load();
     Ref method(PyObject_GetAttrString(reinterpret_cast<PyObject*>(base), "gettimeout"));
@@ -357,10 +360,11 @@ int socket_traverse(PyObject* self, visitproc visit, void* arg) noexcept {
 PyObject* socket_repr(PyObject* self) noexcept {
     const Socket& socket = state_of(self);
     return PyUnicode_FromFormat("<socket object, fd=%d, family=%d, type=%d, proto=%d>",
-                                socket.handle.get(), socket.family, socket.type, socket.protocol);
+                                socket.handle.get(), static_cast<int>(socket.family),
+                                static_cast<int>(socket.type), static_cast<int>(socket.protocol));
 }
 
-template <int Socket::* Member>
+template <Shared<int> Socket::* Member>
 PyObject* get_int(PyObject* self, void*) noexcept {
     return PyLong_FromLong(state_of(self).*Member);
 }
@@ -484,6 +488,12 @@ PyMethodDef methods[] = {
     {"sendmsg_afalg", keywords(socket_sendmsg_afalg), METH_VARARGS | METH_KEYWORDS,
      "sendmsg_afalg([msg], *, op[, iv[, assoclen[, flags=MSG_MORE]]])\n\nSet operation mode, IV "
      "and length of associated data of an AF_ALG socket."},
+    {"_stream_begins", socket_stream_begins, METH_NOARGS,
+     "_stream_begins()\n\nOne more stream of makefile() is open."},
+    {"_stream_ends", socket_stream_ends, METH_NOARGS,
+     "_stream_ends() -> bool\n\nOne less is; whether the socket was to be closed meanwhile."},
+    {"_may_close", socket_may_close, METH_NOARGS,
+     "_may_close() -> bool\n\nThe socket is to be closed; whether no stream is open."},
     {"close", socket_close, METH_NOARGS, "close()\n\nClose the socket."},
     {"detach", socket_detach, METH_NOARGS,
      "detach() -> descriptor\n\nClose the object without closing the descriptor."},
@@ -619,6 +629,27 @@ PyObject* socket_detach(PyObject* self, PyObject*) noexcept {
     if (!empty_shell(self, socket)) return nullptr;
     if (socket.connection != nullptr) recorder::socket_closes(socket, recorder::End::detached);
     return PyLong_FromLong(socket.handle.detach());
+}
+
+// The streams of makefile(), counted so that of two threads, one that closes the last stream and
+// one that closes the socket, at least one sees what the other did.
+PyObject* socket_stream_begins(PyObject* self, PyObject*) noexcept {
+    state_of(self).streams.fetch_add(1);
+    Py_RETURN_NONE;
+}
+
+PyObject* socket_stream_ends(PyObject* self, PyObject*) noexcept {
+    Socket& socket = state_of(self);
+    int streams = socket.streams.load();
+    while (streams > 0 && !socket.streams.compare_exchange_weak(streams, streams - 1)) {
+    }
+    return PyBool_FromLong(socket.closed.load());
+}
+
+PyObject* socket_may_close(PyObject* self, PyObject*) noexcept {
+    Socket& socket = state_of(self);
+    socket.closed.store(true);
+    return PyBool_FromLong(socket.streams.load() <= 0);
 }
 
 Ref make_accepted(const Socket& listener, PyObject* cls, UniqueDescriptor connection,

@@ -19,27 +19,46 @@ namespace recorder {
 struct Connection;
 }
 
+// A value that one thread may write, by calling __init__ again, while others read it.
+template <class Value>
+class Shared {
+  public:
+    Shared(Value value) noexcept : value_(value) {}
+    Shared& operator=(Value value) noexcept {
+        value_.store(value, std::memory_order_relaxed);
+        return *this;
+    }
+    operator Value() const noexcept { return value_.load(std::memory_order_relaxed); }
+    Value operator->() const noexcept { return *this; }
+
+  private:
+    std::atomic<Value> value_;
+};
+
 struct Socket {
     SharedHandle handle;
     std::atomic<std::int64_t> timeout{no_timeout};  // ns; < 0 blocking, 0 non-blocking
-    int family = 0;
-    int type = 0;
-    int protocol = 0;
+    Shared<int> family = 0;
+    Shared<int> type = 0;
+    Shared<int> protocol = 0;
     // Open streams of makefile(), which keep the descriptor.
-    int streams = 0;
+    std::atomic<int> streams{0};
     // close() was called; with streams open the descriptor is still there.
-    bool closed = false;
+    std::atomic<bool> closed{false};
     // Whether the base's own state holds the descriptor as well, for _ssl to read.
     std::atomic<bool> filled{false};
     // What the last receive that asked for a lot has brought: what the next one may expect.
     std::atomic<std::uint32_t> last_received{0};
-    const Family* row = &unknown_family;
+    Shared<const Family*> row = &unknown_family;
     // What telemetry knows of it; none until telemetry is on.
     std::atomic<recorder::Connection*> connection{nullptr};
     audit::LazyState audit_state;
 };
 // What a program pays for each socket while nobody looks on: beside it, stock's has two slots.
 static_assert(sizeof(Socket) <= 80);
+// The interpreter reads and writes these as members of the object.
+static_assert(sizeof(Shared<int>) == sizeof(int) && sizeof(std::atomic<int>) == sizeof(int) &&
+              sizeof(std::atomic<bool>) == sizeof(char));
 
 // What one interpreter has of its own.
 struct Interpreter {
