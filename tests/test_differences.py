@@ -665,6 +665,7 @@ def test_the_class_is_not_the_standard_librarys() -> None:
 def test_interpreters_with_a_lock_of_their_own() -> None:
     done = run("""
         import sys
+        import sysconfig
         import tracesock
         interpreters = __import__(
             "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
@@ -687,6 +688,7 @@ def test_interpreters_with_a_lock_of_their_own() -> None:
         else:
             raise AssertionError("imported")
         '''.replace("\\n        ", "\\n")
+        free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
         def new(isolated):
             if sys.version_info >= (3, 13):
                 return interpreters.create("isolated" if isolated else "legacy")
@@ -694,7 +696,9 @@ def test_interpreters_with_a_lock_of_their_own() -> None:
         for _ in range(3):
             for isolated in (False, True)[: 2 if sys.version_info >= (3, 12) else 1]:
                 made = new(isolated)
-                failed = interpreters.run_string(made, own_lock if isolated else work)
+                # Without a lock, none shares that of the main one.
+                alone = isolated or free_threaded
+                failed = interpreters.run_string(made, own_lock if alone else work)
                 assert not failed, failed
                 interpreters.destroy(made)
         assert tracesock.getdefaulttimeout() is None
