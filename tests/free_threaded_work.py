@@ -15,6 +15,7 @@ import random
 import sys
 import threading
 import time
+from _socket import socket as Base
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -326,6 +327,107 @@ port = [{denied.getsockname()[1]}]
             each.close()
 
 
+def modes(seconds: float) -> int:
+    """One socket's timeout set by all: the descriptor's mode is that of the last one."""
+    left, right = socket.socketpair()
+
+    class Filled(socket.socket):
+        """Its base is filled, as that of a TLS socket is."""
+
+    filled = Filled(fileno=right.detach())
+
+    def change(chance: random.Random) -> None:
+        for each in (left, filled):
+            each.settimeout(chance.choice((None, 0.0, 5.0)))
+
+    done = 0
+    end = time.monotonic() + seconds
+    with left, filled:
+        while time.monotonic() < end:
+            done += run(0.05, change)
+            for each in (left, filled):
+                timeout = each.gettimeout()
+                if os.get_blocking(each.fileno()) is not (timeout is None):
+                    raise Wrong(f"{each!r} with a timeout of {timeout} in the other mode")
+                if Base.gettimeout(filled) != filled.gettimeout():
+                    raise Wrong("the base has another timeout")
+    return done
+
+
+def streams(seconds: float) -> int:
+    """Streams of one socket made and closed by all: it is closed with the last one."""
+
+    def stream(chance: random.Random) -> None:
+        sock.makefile("rb", buffering=chance.choice((0, -1))).close()
+
+    done = 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        sock, peer = socket.socketpair()
+        kept = [sock.makefile("rb") for _ in range(THREADS)]
+        done += run(0.02, stream)
+        if sock._io_refs != THREADS:
+            raise Wrong(f"{sock._io_refs} streams are open, not {THREADS}")
+        last = [threading.Thread(target=each.close) for each in (*kept, sock)]
+        for each in last:
+            each.start()
+        for each in last:
+            each.join()
+        if sock.fileno() != -1:
+            raise Wrong("not closed with its last stream")
+        peer.close()
+    return done
+
+
+def closings(seconds: float) -> int:
+    """Connections that all threads close at once: each has one record of its end."""
+    ended: list[Any] = []
+    number = 0
+    end = time.monotonic() + seconds
+    listener = socket.create_server(("127.0.0.1", 0))
+    with (
+        listener,
+        audit.subscribe(lambda _, record: ended.append(record), events="tracesock.close"),
+    ):
+        while time.monotonic() < end:
+            client = socket.create_connection(listener.getsockname())
+            server, _ = listener.accept()
+            threads = [threading.Thread(target=client.close) for _ in range(THREADS)]
+            for each in threads:
+                each.start()
+            for each in threads:
+                each.join()
+            server.close()
+            number += 2
+        audit.flush(60)
+    if len(ended) != number:
+        raise Wrong(f"{len(ended)} records of {number} ends")
+    return number
+
+
+def hosts(seconds: float) -> int:
+    """A bytearray as the host of addresses, while another thread makes it longer and shorter."""
+    host = bytearray(b"127.0.0.1")
+    receiver = socket.socket(type=socket.SOCK_DGRAM)
+    receiver.bind(("127.0.0.1", 0))
+    receiver.setblocking(False)
+    sender = socket.socket(type=socket.SOCK_DGRAM)
+    port = receiver.getsockname()[1]
+
+    def send(chance: random.Random) -> None:
+        with contextlib.suppress(TypeError):  # a NUL in the name
+            sender.sendto(b"x", (host, port))
+        unfinished(lambda: receiver.recv(10))
+
+    def change(chance: random.Random) -> None:
+        with contextlib.suppress(BufferError):  # somebody reads it
+            host.extend(bytes(chance.randrange(1, 5000)))
+            del host[9:]
+
+    with sender, receiver:
+        return run(seconds, send, send, change)
+
+
 def everything(seconds: float) -> int:
     """All of it, with telemetry that is switched on and off."""
     slots = Slots(6)
@@ -360,6 +462,10 @@ PARTS: dict[str, Callable[[float], int]] = {
     "datagrams": datagrams,
     "connections": connections,
     "audit": policies,
+    "modes": modes,
+    "streams": streams,
+    "closings": closings,
+    "hosts": hosts,
     "everything": everything,
 }
 

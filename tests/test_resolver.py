@@ -759,3 +759,22 @@ def test_name_that_is_not_utf_8() -> None:
         hosts=b"192.0.2.1 b\xfccher\n",
     )
     assert output == "b'b\\xfccher'\n" * 2
+
+
+def test_a_function_that_outlives_its_module() -> None:
+    """As when the interpreter ends, which clears the one before it frees the other."""
+    program = """
+        import gc, tracesock
+        function = tracesock.getnameinfo
+        vars(function.__self__).clear()
+        gc.collect()
+        print(function.__name__, function.__doc__ == tracesock.getnameinfo.__doc__)
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**os.environ, "MALLOC_PERTURB_": "165"},  # glibc: what is freed is overwritten
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "getnameinfo True\n", "")

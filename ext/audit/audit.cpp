@@ -628,9 +628,9 @@ void start_life(Socket& socket) noexcept {
 
 namespace {
 
-// A record about the socket's connection: whether it has one now.
-bool begin_connection(Entry& entry, Event event, Socket& socket) noexcept {
-    const SharedHandle::Lease lease(socket.handle);
+// A record about the socket's connection, which `lease` keeps: whether it has one now.
+bool begin_connection(Entry& entry, Event event, Socket& socket,
+                      const SharedHandle::Lease& lease) noexcept {
     Address peer;
     const bool connected = peer_of(lease.get(), peer);
     const SocketState* kept = socket.audit_state.get();
@@ -638,6 +638,7 @@ bool begin_connection(Entry& entry, Event event, Socket& socket) noexcept {
         kept != nullptr ? kept->peer.load(std::memory_order_acquire) : nullptr;
     if (!connected) peer = remembered != nullptr ? *remembered : Address();
     begin_entry(entry, event, socket);
+    entry.descriptor = lease.get();
     if (peer.length != 0) {
         put_peer(entry, peer);
         const Peer known = read_peer(peer.header, peer.length);
@@ -669,7 +670,7 @@ void pending_result(Socket& socket, int error) noexcept {
     if (began == 0 || exempt || (watched() & recording) == 0) return;
     const int saved = errno;
     Entry entry;
-    begin_connection(entry, Event::connected, socket);
+    begin_connection(entry, Event::connected, socket, SharedHandle::Lease(socket.handle));
     entry.flags |= egress;
     const std::int64_t now = monotonic();
     entry.duration = now - began;
@@ -686,12 +687,16 @@ void pending_result(Socket& socket, int error) noexcept {
 
 void socket_closes(Socket& socket, bool waits) noexcept {
     if (exempt || (watched() & recording) == 0) return;
+    // Of several threads that close it one tells, and has the descriptor until it has told.
+    const SharedHandle::Lease lease(socket.handle);
+    SocketState* const kept = socket.audit_state.make();
+    if (lease.get() == sys::invalid || (kept != nullptr && kept->closing.exchange(true))) return;
     const int saved = errno;
     Entry entry;
-    const bool connected = begin_connection(entry, Event::close, socket);
+    const bool connected = begin_connection(entry, Event::close, socket, lease);
     std::int64_t began = 0;
     bool ended = false;
-    if (SocketState* kept = socket.audit_state.get()) {
+    if (kept != nullptr) {
         began = kept->pending.exchange(0, std::memory_order_relaxed);
         entry.sent = kept->sent.exchange(0, std::memory_order_relaxed);
         entry.received = kept->received.exchange(0, std::memory_order_relaxed);

@@ -131,8 +131,10 @@ inline void moved(Socket& socket, bool outgoing, std::int64_t size) noexcept {
 
 void start_life(Socket& socket) noexcept;
 inline void socket_made(Socket& socket) noexcept {
-    if (SocketState* kept = socket.audit_state.get()) [[unlikely]]
+    if (SocketState* kept = socket.audit_state.get()) [[unlikely]] {
         kept->judged.store(0, std::memory_order_relaxed);
+        kept->closing.store(false, std::memory_order_relaxed);
+    }
     if ((watched() & recording) != 0) [[unlikely]]
         start_life(socket);
 }

@@ -19,6 +19,7 @@ struct SocketState {
     std::atomic<std::int64_t> opened{0};   // ns of the monotonic clock; 0: not known
     std::atomic<std::int64_t> pending{0};  // when a connect began that is not finished; 0: none
     std::atomic<bool> established{false};  // a connect has succeeded
+    std::atomic<bool> closing{false};      // a thread tells of its end, or has
     std::atomic<std::uint64_t> sent{0};    // bytes, while records are kept
     std::atomic<std::uint64_t> received{0};
     // The first peer that was known of: a stream whose both directions have ended has none any

@@ -1036,11 +1036,12 @@ void socket_closes(Socket& socket, End how) noexcept {
     const bool detached = how == End::detached;
     Recorder& recorder = Recorder::get();
     const Visit visit(recorder);
+    // First: who finds no connection closes the descriptor, or gives it away.
+    const SharedHandle::Lease lease(socket.handle);
+    const sys::Descriptor fd = lease.get();
     Connection* const connection = socket.connection.exchange(nullptr, std::memory_order_acq_rel);
     if (connection == nullptr) return;
     const int saved = errno;
-    const SharedHandle::Lease lease(socket.handle);
-    const sys::Descriptor fd = lease.get();
     // One that never had a peer has nothing to tell.
     const bool used =
         connection->connecting.load(std::memory_order_relaxed) ||

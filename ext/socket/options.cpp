@@ -27,9 +27,9 @@ bool set_timeout(PyObject* self, std::int64_t timeout) noexcept {
     if (socket.filled) {
         Ref value(timeout_object(timeout));
         if (!value || !mirror_settimeout(self, value.get())) return false;
-        // The base gives up what is exclusive before it sets the mode: by now another thread may
-        // have set another timeout.
-        if (!may_hold_lock) apply_mode(socket);
+        // The base gives all locks up while it sets the mode: another timeout, which another thread
+        // has set meanwhile, may have got its mode sooner.
+        if (socket.timeout.load(std::memory_order_relaxed) != timeout) apply_mode(socket);
         return true;
     }
     const int error = apply_mode(socket);

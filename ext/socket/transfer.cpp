@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <climits>
 #include <memory>
+#include <new>
+#include <utility>
 
 #include "audit/audit.hpp"
 #include "audit/guard.hpp"
@@ -113,19 +115,26 @@ void learn(Socket& socket, Py_ssize_t size, std::int64_t received) noexcept {
             std::memory_order_relaxed);
 }
 
-// This thread's buffer of `hopeful_size` bytes; null where there is no memory. What nobody writes
-// to is no memory yet.
-char* hopeful_buffer() noexcept {
-    thread_local std::unique_ptr<char[]> buffer;
-    if (buffer == nullptr) [[unlikely]] {
-        try {
-            buffer = std::make_unique_for_overwrite<char[]>(hopeful_size);
-        } catch (const std::bad_alloc&) {
-            return nullptr;
-        }
+// A buffer of `hopeful_size` bytes, null where there is no memory: the one that the thread keeps,
+// unless a receive has it that code of the caller's has interrupted, a signal handler or a
+// finalizer. What nobody writes to is no memory yet.
+class HopefulBuffer {
+  public:
+    HopefulBuffer() noexcept : buffer_(std::move(kept_)) {
+        if (buffer_ == nullptr) [[unlikely]]
+            buffer_.reset(new (std::nothrow) char[hopeful_size]);
     }
-    return buffer.get();
-}
+    HopefulBuffer(const HopefulBuffer&) = delete;
+    HopefulBuffer& operator=(const HopefulBuffer&) = delete;
+    ~HopefulBuffer() { kept_ = std::move(buffer_); }
+
+    char* data() const noexcept { return buffer_.get(); }
+
+  private:
+    static thread_local std::unique_ptr<char[]> kept_;
+    std::unique_ptr<char[]> buffer_;
+};
+thread_local std::unique_ptr<char[]> HopefulBuffer::kept_;
 
 // --- sending ----------------------------------------------------------------------------------
 
@@ -247,7 +256,8 @@ PyObject* receive_bytes(Socket& socket, Py_ssize_t size, int flags, Address* fro
         return PyBytes_FromStringAndSize(data, written(socket, flags, count, size));
     }
     if (expects(socket, size, stack_buffer_size)) {
-        if (char* data = hopeful_buffer()) {
+        const HopefulBuffer buffer;
+        if (char* data = buffer.data()) {
             const std::int64_t count = receive(socket, data, size, flags, from, tried);
             if (count < 0) return nullptr;
             return PyBytes_FromStringAndSize(data, written(socket, flags, count, size));
@@ -296,15 +306,23 @@ PyObject* receive_bytes(Socket& socket, Py_ssize_t size, int flags, Address* fro
 
 // A receive that asks for much more than is expected.
 [[gnu::noinline]] PyObject* receive_hopefully(Socket& socket, Py_ssize_t size) noexcept {
-    char* data = hopeful_buffer();
-    if (data == nullptr) return receive_bytes(socket, size, 0, nullptr);
-    const ssize_t received =
-        ::recv(socket.handle.get(), data, static_cast<std::size_t>(size), MSG_DONTWAIT);
-    if (received < 0) [[unlikely]]
-        return receive_on(socket, size);
-    learn(socket, size, received);
-    recorder::received(socket, received);
-    return PyBytes_FromStringAndSize(data, received);
+    int error = ENOMEM;
+    {
+        const HopefulBuffer buffer;
+        if (char* data = buffer.data()) {
+            const ssize_t received =
+                ::recv(socket.handle.get(), data, static_cast<std::size_t>(size), MSG_DONTWAIT);
+            if (received >= 0) [[likely]] {
+                learn(socket, size, received);
+                recorder::received(socket, received);
+                return PyBytes_FromStringAndSize(data, received);
+            }
+            error = errno;
+        }
+    }
+    if (error == ENOMEM) return receive_bytes(socket, size, 0, nullptr);
+    errno = error;
+    return receive_on(socket, size);
 }
 
 // Any other send than the usual one.

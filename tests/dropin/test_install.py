@@ -528,7 +528,8 @@ for name in ("getaddrinfo", "getnameinfo"):
 asyncio.run(main(), debug={debug})
 tracesock.uninstall()
 asyncio.run(main(), debug={debug})
-"""
+""",
+        PYTHON_THREAD_INHERIT_CONTEXT="0",  # the default, but for free-threaded Pythons
     )
     carried = ["getaddrinfo mine", "getnameinfo mine", "other none"]
     assert out.splitlines() == [*carried, "getaddrinfo none", "getnameinfo none", "other none"]
