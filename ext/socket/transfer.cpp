@@ -439,8 +439,12 @@ PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t coun
         bool tried = false;
         if (may_hold_lock && flags == 0 && out.size() <= brief_size && audit::watched() == 0 &&
             recorder::active() == 0) {
-            const std::int64_t sent = op(socket.handle.get(), MSG_DONTWAIT);
-            if (sent >= 0) return PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
+            std::int64_t sent = op(socket.handle.get(), MSG_DONTWAIT);
+            if (sent >= 0) {
+                if (sent < out.size()) [[unlikely]]
+                    sent = send_remaining(socket, out.data(), out.size(), flags, sent, nullptr);
+                return PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));
+            }
             if (!told_to_wait(errno)) return raise_failed(socket, errno);
             tried = true;
         }
@@ -451,6 +455,9 @@ PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t coun
         std::int64_t sent = -1;
         const bool done = transfer(socket, sys::Direction::write, deadline, length_of(out.size()),
                                    (flags & sys::fast_open) != 0, op, sent, probe.stats(), tried);
+        // Without the address: a stream has its peer.
+        if (done && sent < out.size() && may_hold_lock && length_of(out.size()) == Length::brief)
+            sent = send_remaining(socket, out.data(), out.size(), flags, sent, probe.stats());
         probe.end(sent);
         if (!done) return nullptr;
         return PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent));

@@ -475,3 +475,33 @@ def large_sends(socket: Any) -> Iterator[object]:
                     one.shutdown(stock.SHUT_WR)
                     reader.join()
                     yield len(got)
+
+
+@behaviour
+def a_blocking_send_takes_all(socket: Any) -> Iterator[object]:
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # Little fits: a try that does not wait takes a part.
+        listener.setsockopt(stock.SOL_SOCKET, stock.SO_RCVBUF, 4096)
+        client = socket.socket()
+        client.setsockopt(stock.SOL_SOCKET, stock.SO_SNDBUF, 4096)
+        client.connect(listener.getsockname())
+        server, _ = listener.accept()
+    with client, server:
+        reader = threading.Thread(target=lambda: [*iter(lambda: server.recv(1000), b"")])
+        reader.start()
+        peer = server.getsockname()
+        for size in (30_000, 40_000):
+            data = bytes(size)
+            for call, arguments in (
+                (client.send, (data,)),
+                (client.send, (bytearray(data),)),
+                (client.sendto, (data, peer)),
+                (client.sendto, (bytearray(data), peer)),
+                (client.sendto, (data, stock.MSG_NOSIGNAL, peer)),
+                (client.sendmsg, ([data],)),
+            ):
+                yield size, call.__name__, [call(*arguments) for _ in range(5)]
+        client.shutdown(stock.SHUT_WR)
+        reader.join()
