@@ -265,3 +265,48 @@ def test_the_warning_names_where_the_socket_was_made() -> None:
     )
     assert "ResourceWarning: unclosed <" in done.stderr
     assert "Object allocated at" in done.stderr
+
+
+BURSTS = """import resource, sys, threading
+import tracesock as socket
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+def receive(server, received, end):
+    for size in (1, BURST):
+        received.append(len(server.recv(1 << 20)) == size)
+        server.send(b"x")
+    end.wait()
+
+BURST = 150_000
+end, received = threading.Event(), []
+pairs = [socket.socketpair() for _ in range(100)]
+threads = [threading.Thread(target=receive, args=(two, received, end)) for _, two in pairs]
+for thread in threads:
+    thread.start()
+for one, _ in pairs:
+    one.send(b"x")
+    one.recv(1)
+before = resident()
+for one, _ in pairs:
+    one.send(bytes(BURST))
+    one.recv(1)
+print(all(received), len(received), (resident() - before) >> 20)
+end.set()
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc: Linux")
+def test_a_thread_keeps_nothing_of_a_burst() -> None:
+    environment = {**os.environ, "PYTHONPATH": PATH, "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", BURSTS], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    whole, receives, mebibytes = done.stdout.split()
+    assert (whole, receives) == ("True", "200")
+    assert int(mebibytes) < 7  # of the 14 that came

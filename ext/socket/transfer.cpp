@@ -1,4 +1,6 @@
 // Sending and receiving.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <climits>
 #include <memory>
@@ -115,26 +117,48 @@ void learn(Socket& socket, Py_ssize_t size, std::int64_t received) noexcept {
             std::memory_order_relaxed);
 }
 
-// A buffer of `hopeful_size` bytes, null where there is no memory: the one that the thread keeps,
-// unless a receive has it that code of the caller's has interrupted, a signal handler or a
-// finalizer. What nobody writes to is no memory yet.
+// A buffer of `hopeful_size` bytes for one receive, which the thread's next one gets. What nobody
+// writes to is no memory yet; what a lot was written to is given back, or each thread would keep as
+// much as it has once received. Mapped, because malloc(3) keeps what it is given back.
 class HopefulBuffer {
   public:
-    HopefulBuffer() noexcept : buffer_(std::move(kept_)) {
-        if (buffer_ == nullptr) [[unlikely]]
-            buffer_.reset(new (std::nothrow) char[hopeful_size]);
+    // Taken out of the thread's, because a signal handler or a finalizer may receive meanwhile.
+    HopefulBuffer() noexcept : spare_(spare()), mapping_(std::move(spare_)) {
+        if (mapping_ == nullptr) [[unlikely]] {
+            void* const made = ::mmap(nullptr, hopeful_size, PROT_READ | PROT_WRITE,
+                                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (made != MAP_FAILED) mapping_.reset(static_cast<char*>(made));
+        }
+    }
+    ~HopefulBuffer() {
+        if (filled_ <= brief_size) spare_ = std::move(mapping_);
     }
     HopefulBuffer(const HopefulBuffer&) = delete;
     HopefulBuffer& operator=(const HopefulBuffer&) = delete;
-    ~HopefulBuffer() { kept_ = std::move(buffer_); }
 
-    char* data() const noexcept { return buffer_.get(); }
+    // Null where there was no memory.
+    char* data() noexcept { return mapping_.get(); }
+    // The first `size` bytes, to which something was written; null with an exception.
+    PyObject* bytes(Py_ssize_t size) noexcept {
+        filled_ = size;
+        return PyBytes_FromStringAndSize(mapping_.get(), size);
+    }
 
   private:
-    static thread_local std::unique_ptr<char[]> kept_;
-    std::unique_ptr<char[]> buffer_;
+    struct Unmap {
+        void operator()(char* data) const noexcept { ::munmap(data, hopeful_size); }
+    };
+    using Mapping = std::unique_ptr<char, Unmap>;
+
+    static Mapping& spare() noexcept {
+        thread_local Mapping mapping;
+        return mapping;
+    }
+
+    Mapping& spare_;
+    Mapping mapping_;
+    Py_ssize_t filled_ = 0;
 };
-thread_local std::unique_ptr<char[]> HopefulBuffer::kept_;
 
 // --- sending ----------------------------------------------------------------------------------
 
@@ -256,11 +280,10 @@ PyObject* receive_bytes(Socket& socket, Py_ssize_t size, int flags, Address* fro
         return PyBytes_FromStringAndSize(data, written(socket, flags, count, size));
     }
     if (expects(socket, size, stack_buffer_size)) {
-        const HopefulBuffer buffer;
-        if (char* data = buffer.data()) {
-            const std::int64_t count = receive(socket, data, size, flags, from, tried);
-            if (count < 0) return nullptr;
-            return PyBytes_FromStringAndSize(data, written(socket, flags, count, size));
+        HopefulBuffer buffer;
+        if (buffer.data() != nullptr) {
+            const std::int64_t count = receive(socket, buffer.data(), size, flags, from, tried);
+            return count < 0 ? nullptr : buffer.bytes(written(socket, flags, count, size));
         }
     }
     PyObject* bytes = PyBytes_FromStringAndSize(nullptr, size);
@@ -306,22 +329,17 @@ PyObject* receive_bytes(Socket& socket, Py_ssize_t size, int flags, Address* fro
 
 // A receive that asks for much more than is expected.
 [[gnu::noinline]] PyObject* receive_hopefully(Socket& socket, Py_ssize_t size) noexcept {
-    int error = ENOMEM;
     {
-        const HopefulBuffer buffer;
-        if (char* data = buffer.data()) {
-            const ssize_t received =
-                ::recv(socket.handle.get(), data, static_cast<std::size_t>(size), MSG_DONTWAIT);
-            if (received >= 0) [[likely]] {
-                learn(socket, size, received);
-                recorder::received(socket, received);
-                return PyBytes_FromStringAndSize(data, received);
-            }
-            error = errno;
+        HopefulBuffer buffer;
+        if (buffer.data() == nullptr) return receive_bytes(socket, size, 0, nullptr);
+        const ssize_t received = ::recv(socket.handle.get(), buffer.data(),
+                                        static_cast<std::size_t>(size), MSG_DONTWAIT);
+        if (received >= 0) [[likely]] {
+            learn(socket, size, received);
+            recorder::received(socket, received);
+            return buffer.bytes(received);
         }
     }
-    if (error == ENOMEM) return receive_bytes(socket, size, 0, nullptr);
-    errno = error;
     return receive_on(socket, size);
 }
 
