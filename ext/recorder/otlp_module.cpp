@@ -305,8 +305,8 @@ void bind_otlp(nb::module_& module) {
             "size", [](const OtlpEncoder& self) { return self.encoder.size(); }, nb::lock_self(),
             "Bytes of the request.");
 
-    // Not with module.def: that looks for an earlier function of the name, and a module that binds
-    // its parts when they are first named would come here again to find one.
+    // Not with module.def: such a function points at the module, and this one is gone once what it
+    // holds was given to another.
     module.attr("otlp_resource_attribute") = nb::cpp_function(
         [](nb::handle key, nb::handle value) {
             return attribute(Holder::resource, key, value, no_limit);
