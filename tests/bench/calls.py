@@ -150,8 +150,9 @@ def datagrams_in(
     statement: str,
     size: int,
     mode: float | None,
+    asked: int | None = None,
 ) -> harness.Make:
-    """Datagrams that are there already."""
+    """Datagrams that are there already; `asked` for more, as event loops do (asyncio: 256 KiB)."""
 
     def make(module: Any) -> Case:
         sock, peer, _ = connect(module)
@@ -163,25 +164,8 @@ def datagrams_in(
             for _ in range(calls):
                 peer.sendto(bytes(size), own)
 
-        names = {"sock": sock, "size": size, "buffer": bytearray(size)}
-        return Case(statement, names, calls=calls, before=fill, close=[sock, peer])
-
-    return make
-
-
-def asking(statement: str, size: int, asked: int) -> harness.Make:
-    """Receives of `size` bytes that ask for `asked`, as event loops do (asyncio: 256 KiB)."""
-
-    def make(module: Any) -> Case:
-        sock, peer, _ = unix_datagrams(module)
-        own = sock.getsockname()
-        calls = 8
-
-        def fill() -> None:
-            for _ in range(calls):
-                peer.sendto(bytes(size), own)
-
-        names = {"sock": sock, "size": asked, "buffer": bytearray(asked)}
+        most = size if asked is None else asked
+        names = {"sock": sock, "size": most, "buffer": bytearray(most)}
         return Case(statement, names, calls=calls, before=fill, close=[sock, peer])
 
     return make
@@ -252,7 +236,7 @@ def _hopes(quick: bool) -> Iterator[tuple[str, harness.Make]]:
         for call in ("recv", "recv_into"):
             yield (
                 f"{call}, Unix datagram, 64 B of {asked} KiB asked",
-                asking(RECEIVING[call][0], 64, asked << 10),
+                datagrams_in(unix_datagrams, RECEIVING[call][0], 64, None, asked << 10),
             )
 
 
