@@ -22,6 +22,9 @@ namespace {
 
 using std::chrono::nanoseconds;
 
+// How long a sink waits for more once there is a record.
+constexpr std::chrono::milliseconds gathering{2};
+
 // Room for the ring: zeros, in a file or in memory. Null with `error` an errno.
 void* map(const std::string& path, std::size_t size, int& error) noexcept {
 #if TRACESOCK_WINDOWS
@@ -157,6 +160,7 @@ void Ring::unreserve() noexcept {
 }
 
 void Ring::commit(Entry& entry) noexcept {
+    bool many = false;
     {
         std::lock_guard guard(mutex_);
         const std::uint64_t place = header_->emitted.load(std::memory_order_relaxed);
@@ -165,8 +169,10 @@ void Ring::commit(Entry& entry) noexcept {
         // After the record itself, also for who reads the spool of a killed process.
         header_->emitted.store(place + 1, std::memory_order_release);
         --reserved_;
+        many = (place + 1) % enough() == 0;
     }
     arrived_.notify_all();
+    if (many) gathered_.notify_all();
 }
 
 // --- sinks --------------------------------------------------------------------------------------
@@ -207,6 +213,12 @@ std::size_t Ring::take(int sink, std::span<Entry> out, std::int64_t wait,
     if (waiting() == 0 && wait > 0)
         arrived_.wait_for(guard, nanoseconds(wait),
                           [&] { return waiting() != 0 || closed_ || interrupted_; });
+    // A round costs a sink as much as many records. In each that is made at once, the sink's thread
+    // would take turns with the program for the interpreter's lock.
+    if (waiting() != 0 && wait > 0)
+        gathered_.wait_for(guard, gathering, [&] {
+            return waiting() >= enough() || flushing_ != 0 || closed_ || interrupted_;
+        });
     before = own.taken.load(std::memory_order_relaxed);
     const std::size_t count = std::min<std::uint64_t>(waiting(), out.size());
     for (std::size_t i = 0; i < count; ++i) out[i] = slot(before + i);
@@ -234,8 +246,11 @@ bool Ring::flush(int sink, std::int64_t wait) noexcept {
     std::unique_lock guard(mutex_);
     const std::uint64_t all = header_->emitted.load(std::memory_order_relaxed);
     const auto done = [&] { return own.delivered.load(std::memory_order_relaxed) >= all; };
+    ++flushing_;
     arrived_.notify_all();
+    gathered_.notify_all();
     space_.wait_for(guard, nanoseconds(wait), [&] { return done() || interrupted_; });
+    --flushing_;
     return done();
 }
 
@@ -245,6 +260,7 @@ void Ring::close() noexcept {
         closed_ = true;
     }
     arrived_.notify_all();
+    gathered_.notify_all();
     space_.notify_all();
 }
 
@@ -254,6 +270,7 @@ void Ring::interrupt() noexcept {
         interrupted_ = true;
     }
     arrived_.notify_all();
+    gathered_.notify_all();
     space_.notify_all();
 }
 

@@ -6,6 +6,7 @@
 // ring (the spool) what a killed process had not delivered is still there.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <condition_variable>
@@ -78,8 +79,8 @@ class Ring {
     // The number of a new sink, which gets the records from now on; -1 where there are too many.
     int add_sink(WhenFull when_full) noexcept;
     void remove_sink(int sink) noexcept;
-    // Copies the sink's next records, waiting at most `wait` nanoseconds for one; how many.
-    // `before`: how many records were left before the first one.
+    // Copies the sink's next records, waiting at most `wait` nanoseconds for one, and then a moment
+    // for more; how many. `before`: how many records were left before the first one.
     std::size_t take(int sink, std::span<Entry> out, std::int64_t wait,
                      std::uint64_t& before) noexcept;
     // The sink has delivered the first `before` records that were left (but for those dropped).
@@ -105,15 +106,21 @@ class Ring {
     bool room() const noexcept;
     std::uint64_t oldest_needed() const noexcept;
     bool make_room() noexcept;
+    // As many records as a sink need not wait for more of.
+    std::uint64_t enough() const noexcept {
+        return std::clamp<std::uint64_t>(capacity_ / 8, 1, 128);
+    }
     Entry& slot(std::uint64_t place) const noexcept { return entries_[place % capacity_]; }
 
     std::mutex mutex_;
     std::condition_variable arrived_;
+    std::condition_variable gathered_;
     std::condition_variable space_;
     RingHeader* header_ = nullptr;
     Entry* entries_ = nullptr;
     std::uint64_t capacity_ = 0;
     std::uint64_t reserved_ = 0;
+    int flushing_ = 0;  // callers of flush()
     std::size_t mapped_ = 0;
     bool closed_ = false;
     bool interrupted_ = false;
