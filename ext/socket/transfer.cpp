@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <climits>
 #include <memory>
-#include <new>
 #include <utility>
 
 #include "audit/audit.hpp"
@@ -245,24 +244,19 @@ std::int64_t receive(Socket& socket, char* data, Py_ssize_t size, int flags, Add
     std::int64_t received = 0;
     const bool whole = (flags & MSG_WAITALL) != 0;
     const Length length = expects(socket, size, brief_size) ? Length::brief : Length::lengthy;
-    if (from == nullptr) {
-        const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
-            return ::recv(fd, data, static_cast<std::size_t>(size), flags | more);
-        };
-        if (!transfer(socket, sys::Direction::read, deadline, length, whole, op, received, nullptr,
-                      tried))
-            return -1;
-        learn(socket, size, received);
-        recorder::received(socket, received);
-        if ((flags & MSG_PEEK) == 0) audit::moved(socket, false, received);
-        return received;
-    }
-    const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
+    const auto by = [&](auto&& op) noexcept {
+        return transfer(socket, sys::Direction::read, deadline, length, whole, op, received,
+                        nullptr, tried);
+    };
+    const auto recv = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
+        return ::recv(fd, data, static_cast<std::size_t>(size), flags | more);
+    };
+    const auto recvfrom = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
         from->length = socket.row->largest;
         return ::recvfrom(fd, data, static_cast<std::size_t>(size), flags | more, &from->header,
                           &from->length);
     };
-    if (!transfer(socket, sys::Direction::read, deadline, length, whole, op, received)) return -1;
+    if (from == nullptr ? !by(recv) : !by(recvfrom)) return -1;
     learn(socket, size, received);
     recorder::received(socket, received);
     if ((flags & MSG_PEEK) == 0) audit::moved(socket, false, received);
