@@ -133,8 +133,10 @@ class Observer:
                 self.dropped += 1
                 return
             self.events.append(event)
-        # Not for each event: a drain that wakes takes the interpreter's lock from the caller.
-        if len(self.events) % _WAKE_EVERY == 0:
+            # Not for each event: a drain that wakes takes the interpreter's lock from the caller.
+            # By what was written: what waits is less where a ring has woken the drain in between.
+            due = self.written % _WAKE_EVERY == 0
+        if due:
             recorder.wake()
 
     def clear_after_fork(self) -> None:
