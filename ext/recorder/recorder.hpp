@@ -451,6 +451,7 @@ class Recorder {
         if (round_.empty()) begin_round();
         while (!round_.empty() && limit != 0) {
             auto& [shard, head] = round_.back();
+            shard->ring.prepare(wake_every);
             if (shard->ring.drain(head, limit, take)) round_.pop_back();
         }
         if (!round_.empty()) return false;
