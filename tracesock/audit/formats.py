@@ -387,9 +387,13 @@ FORMATS: Final[dict[str, Callable[[Record, int], dict[str, Any]]]] = {
 }
 
 
+# One encoder for all: json.dumps() makes one for each call.
+_encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
+
+
 def to_line(form: Callable[[Record, int], dict[str, Any]], record: Record, sequence: int) -> str:
     """The record as a line of ASCII without its end, the hash still zeros."""
-    return json.dumps(form(record, sequence), separators=(",", ":"), ensure_ascii=True)
+    return _encode(form(record, sequence))
 
 
 def format_of(line: str | bytes) -> str:

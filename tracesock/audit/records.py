@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from tracesock import _native
@@ -61,6 +62,7 @@ class Endpoint:
         return f"{self.family}:{self.path if self.path is not None else self.raw}"
 
 
+@lru_cache(maxsize=1024)
 def endpoint(encoded: bytes) -> Endpoint | None:
     """The address that the kernel's bytes denote; an IPv4-mapped IPv6 address is the IPv4 one."""
     if len(encoded) < 2:
@@ -243,7 +245,12 @@ def encoded_address(end: Endpoint) -> bytes:
 def timestamp(ns: int) -> str:
     """RFC 3339 in UTC with nanoseconds."""
     seconds, rest = divmod(ns, NS)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    return f"{_second(seconds)}.{rest:09d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def parse_timestamp(text: str) -> int:
@@ -262,7 +269,8 @@ def decode_entries(
 
     `own_threads`: whether it is this process, whose threads have names.
     """
-    names = {thread.ident: thread.name for thread in threading.enumerate()} if own_threads else {}
+    threads = threading.enumerate() if own_threads else []
+    names = {thread.ident: clean(thread.name) for thread in threads}
     records = []
     for entry in entries:
         (
@@ -283,19 +291,19 @@ def decode_entries(
             source=source,
             number=number,
             action=decision,
-            rule=clean(rule) if flags & _BY_POLICY else "",
+            rule=clean(rule) if rule and flags & _BY_POLICY else "",
             outcome=outcome,
             error=error,
             duration=None if duration < 0 else duration,
             family=name or family_name(family),
-            host=clean(host),
+            host=clean(host) if host else "",
             peer=to,
             local=here,
             sent=sent if closing else None,
             received=received if closing else None,
             pid=pid,
             thread=thread,
-            thread_name=clean(names.get(ident, "")),
+            thread_name=names.get(ident, ""),
             trace_id="" if trace is None else trace.hex(),
             span_id="" if span is None else span.hex(),
             suppressed=bool(flags & _SUPPRESSED),
