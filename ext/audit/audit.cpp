@@ -38,7 +38,8 @@ struct Own {
     std::map<std::pair<std::string, Decision>, std::uint64_t> counted;
     std::uint32_t generation = 0;
     int namers = 0;
-    bool forked = false;  // the ring was the parent's
+    bool forked = false;                   // the ring was the parent's
+    std::atomic<std::int32_t> process{0};  // getpid(2) is a system call for each record
 
     // The interpreter whose objects the callables are; those under the mutex.
     std::atomic<PyInterpreterState*> interpreter{nullptr};
@@ -47,9 +48,18 @@ struct Own {
     std::atomic<PyObject*> trace_module{nullptr};  // "opentelemetry.trace"
 };
 
+std::int32_t asked_process_id() noexcept {
+#if TRACESOCK_WINDOWS
+    return ::_getpid();
+#else
+    return ::getpid();
+#endif
+}
+
 Own& own() noexcept {
     static Own* const only = [] {
         auto made = std::make_unique<Own>();
+        made->process = asked_process_id();
 #if !TRACESOCK_WINDOWS
         ::pthread_atfork(
             [] {
@@ -64,6 +74,7 @@ Own& own() noexcept {
             },
             [] {
                 Own& all = own();
+                all.process = asked_process_id();
                 if (all.ring != nullptr) {
                     all.ring->unlock();
                     // The parent's: what it holds is the parent's to tell. Not freed, because its
@@ -93,12 +104,16 @@ std::int64_t monotonic() noexcept {
     return duration_cast<nanoseconds>(steady_clock::now().time_since_epoch()).count();
 }
 
+std::int32_t process_id() noexcept {
+    return own().process.load(std::memory_order_relaxed);
+}
+
 std::uint64_t native_thread() noexcept {
     thread_local std::uint64_t id = 0;
-    thread_local std::int64_t of_process = 0;
+    thread_local std::int32_t of_process = 0;
 #if TRACESOCK_LINUX
     // The child of a fork is another thread with the same storage.
-    const std::int64_t process = ::getpid();
+    const std::int32_t process = process_id();
     if (id == 0 || of_process != process) {
         id = static_cast<std::uint64_t>(::syscall(SYS_gettid));
         of_process = process;
@@ -108,14 +123,6 @@ std::uint64_t native_thread() noexcept {
     (void)of_process;
 #endif
     return id;
-}
-
-std::int32_t process_id() noexcept {
-#if TRACESOCK_WINDOWS
-    return ::_getpid();
-#else
-    return ::getpid();
-#endif
 }
 
 // --- filling an entry
@@ -628,15 +635,20 @@ void start_life(Socket& socket) noexcept {
 
 namespace {
 
-// A record about the socket's connection, which `lease` keeps: whether it has one now.
-bool begin_connection(Entry& entry, Event event, Socket& socket,
-                      const SharedHandle::Lease& lease) noexcept {
-    Address peer;
-    const bool connected = peer_of(lease.get(), peer);
+// The peer of the connection that `lease` keeps: whether it has one now. Otherwise the one that it
+// had, or none.
+bool find_peer(const Socket& socket, const SharedHandle::Lease& lease, Address& peer) noexcept {
+    if (peer_of(lease.get(), peer)) return true;
     const SocketState* kept = socket.audit_state.get();
     const Address* remembered =
         kept != nullptr ? kept->peer.load(std::memory_order_acquire) : nullptr;
-    if (!connected) peer = remembered != nullptr ? *remembered : Address();
+    peer = remembered != nullptr ? *remembered : Address();
+    return false;
+}
+
+// A record about the connection.
+void begin_connection(Entry& entry, Event event, const Socket& socket,
+                      const SharedHandle::Lease& lease, const Address& peer) noexcept {
     begin_entry(entry, event, socket);
     entry.descriptor = lease.get();
     if (peer.length != 0) {
@@ -649,7 +661,6 @@ bool begin_connection(Entry& entry, Event event, Socket& socket,
                     put_text(entry.host, *host->latest.load(std::memory_order_acquire));
     }
     put_local(entry, lease.get());
-    return connected;
 }
 
 }  // namespace
@@ -669,8 +680,11 @@ void pending_result(Socket& socket, int error) noexcept {
     const std::int64_t began = kept->pending.exchange(0, std::memory_order_relaxed);
     if (began == 0 || exempt || (watched() & recording) == 0) return;
     const int saved = errno;
+    const SharedHandle::Lease lease(socket.handle);
+    Address peer;
+    find_peer(socket, lease, peer);
     Entry entry;
-    begin_connection(entry, Event::connected, socket, SharedHandle::Lease(socket.handle));
+    begin_connection(entry, Event::connected, socket, lease, peer);
     entry.flags |= egress;
     const std::int64_t now = monotonic();
     entry.duration = now - began;
@@ -692,23 +706,26 @@ void socket_closes(Socket& socket, bool waits) noexcept {
     SocketState* const kept = socket.audit_state.make();
     if (lease.get() == sys::invalid || (kept != nullptr && kept->closing.exchange(true))) return;
     const int saved = errno;
-    Entry entry;
-    const bool connected = begin_connection(entry, Event::close, socket, lease);
-    std::int64_t began = 0;
+    Address peer;
+    const bool connected = find_peer(socket, lease, peer);
+    std::int64_t began = 0, opened = 0;
+    std::uint64_t sent = 0, received = 0;
     bool ended = false;
     if (kept != nullptr) {
         began = kept->pending.exchange(0, std::memory_order_relaxed);
-        entry.sent = kept->sent.exchange(0, std::memory_order_relaxed);
-        entry.received = kept->received.exchange(0, std::memory_order_relaxed);
-        const std::int64_t opened = kept->opened.load(std::memory_order_relaxed);
-        if (opened != 0) entry.duration = monotonic() - opened;
+        sent = kept->sent.exchange(0, std::memory_order_relaxed);
+        received = kept->received.exchange(0, std::memory_order_relaxed);
+        opened = kept->opened.load(std::memory_order_relaxed);
         ended = kept->established.exchange(false, std::memory_order_relaxed);
     }
-    if (began != 0 && !connected) {
-        entry.outcome = Outcome::abandoned;
-        entry.duration = monotonic() - began;
-    }
-    if (connected || ended || began != 0 || entry.sent + entry.received != 0) {
+    if (connected || ended || began != 0 || sent + received != 0) {
+        Entry entry;
+        begin_connection(entry, Event::close, socket, lease, peer);
+        entry.sent = sent;
+        entry.received = received;
+        const bool abandoned = began != 0 && !connected;
+        if (abandoned) entry.outcome = Outcome::abandoned;
+        if (abandoned || opened != 0) entry.duration = monotonic() - (abandoned ? began : opened);
         if (waits) put_context(entry);
         leave(entry, waits);
     }

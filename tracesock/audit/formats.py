@@ -31,12 +31,14 @@ _MS: Final = 1_000_000
 
 def own_form(record: Record, sequence: int) -> dict[str, Any]:
     """The record in tracesock's own form, numbered, without its hash."""
-    return {"seq": sequence, **record.as_dict()}
+    return record.as_dict(seq=sequence)
 
 
 def jsonl(record: Record, sequence: int) -> dict[str, Any]:
     """tracesock's own form; see docs/reference/audit-events.md."""
-    return {**own_form(record, sequence), "hash": NO_HASH}
+    out = own_form(record, sequence)
+    out["hash"] = NO_HASH
+    return out
 
 
 # --- OCSF -----------------------------------------------------------------------------------------

@@ -127,12 +127,19 @@ class Record:
         """Whether the record is a decision."""
         return self.action != ""
 
-    def as_dict(self) -> dict[str, Any]:
-        """The record in tracesock's own form; see docs/reference/audit-events.md."""
-        out: dict[str, Any] = {"time": timestamp(self.time), "event": self.event}
-        for name in ("action", "rule", "direction", "outcome"):
-            if value := getattr(self, name):
-                out[name] = value
+    def as_dict(self, **first: Any) -> dict[str, Any]:
+        """The record in tracesock's own form, after `first`; see docs/reference/audit-events.md."""
+        out = first
+        out["time"] = timestamp(self.time)
+        out["event"] = self.event
+        if self.action:
+            out["action"] = self.action
+        if self.rule:
+            out["rule"] = self.rule
+        if self.direction:
+            out["direction"] = self.direction
+        if self.outcome:
+            out["outcome"] = self.outcome
         if self.error:
             out["error"] = errno.errorcode.get(self.error, str(self.error))
         if self.duration is not None:
