@@ -102,13 +102,14 @@ def test_a_full_ring_behind_a_stalled_exporter(telemetry: Telemetry, pairs: list
     try:
         began = time.monotonic()
         assert plain.provider.force_flush(200) is False, "it says that it is not done"
+        assert tracesock.instrumentation.flush(0.2) is False
         send(60_000, pairs[0])
         # A collection of metrics does not wait for the exporter of spans.
         assert plain.total("tracesock.send.duration") == 60_010
         assert time.monotonic() - began < 60
     finally:
         gate.open.set()
-    assert plain.provider.force_flush()
+    assert tracesock.instrumentation.flush()
     dropped = plain.total("tracesock.telemetry.dropped", reason="ring_full")
     assert dropped > 0
     assert gate.calls + dropped == 60_010

@@ -130,11 +130,15 @@ def is_instrumented() -> bool:
     return _current is not None
 
 
-def flush() -> None:
-    """Deliver everything that is recorded now to the provider's processors."""
+def flush(timeout: float = 30.0) -> bool:
+    """Deliver everything that is recorded now to the provider's processors, or by OTLP.
+
+    Returns whether that was done in `timeout` seconds: a stalled exporter can keep it. True where
+    nothing is instrumented; False in a signal handler that has interrupted a delivery, which goes
+    on afterwards.
+    """
     drain = _current
-    if drain is not None:
-        drain.flush()
+    return drain is None or drain.flush(timeout)
 
 
 def _sink(provider: Any, settings: Config, metrics: Metrics) -> tuple[Provider, Any]:
