@@ -359,7 +359,7 @@ struct Shard {
     Ring ring;
     std::array<std::atomic<Cell*>, most_labels> cells{};
     std::vector<std::unique_ptr<Cell>> owned_cells;
-    std::uint64_t woke_at = 0;    // records written when the drain was last woken
+    std::uint64_t woke_at = 0;    // records that the drain was woken for, or has read
     PyObject* context = nullptr;  // owned: the cache's key
     TraceContext cached;
     std::string server;  // the name that the context's set-up asked for, or empty
@@ -418,8 +418,11 @@ class Recorder {
         fill(*slot);
         const std::uint64_t written = shard.ring.commit();
         if (written - shard.woke_at >= wake_every) [[unlikely]] {
-            shard.woke_at = written;
-            ::sem_post(&wake_up);
+            // Not for what has been read meanwhile.
+            const std::uint64_t read = shard.ring.read();
+            const bool due = written - read >= wake_every;
+            shard.woke_at = due ? written : read;
+            if (due) ::sem_post(&wake_up);
         }
     }
     void push(Shard& shard, const Record& record) noexcept {

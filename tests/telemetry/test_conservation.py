@@ -195,6 +195,15 @@ def test_uninstrument_delivers_the_rest(telemetry: Telemetry) -> None:
     assert calls(plain.exporter.get_finished_spans()) == 1000
 
 
+def test_what_has_been_read_wakes_nobody(telemetry: Telemetry, pairs: list[Any]) -> None:
+    telemetry(max_sends_per_trace=0, drain_interval=600.0)
+    for _ in range(25):
+        send(100, pairs[0])
+        time.sleep(0.02)  # a drain that was woken would have read them
+        assert recorder.counts()[2] == 100
+        assert tracesock.instrumentation.flush()
+
+
 def resident() -> int:
     """Bytes of this process that are in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
