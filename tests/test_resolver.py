@@ -87,6 +87,8 @@ def in_namespaces(*script: str, hosts: str | bytes = "", resolv: str = "") -> st
             fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 1))  # SIOCSIFFLAGS: up
         """
     text = "\n".join(textwrap.dedent(part) for part in (prologue, *script))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment.pop("RES_OPTIONS", None)  # the file's
     with tempfile.TemporaryDirectory() as directory:
         mounts = []
         for name, content in (("hosts", hosts), ("resolv.conf", resolv)):
@@ -100,7 +102,7 @@ def in_namespaces(*script: str, hosts: str | bytes = "", resolv: str = "") -> st
             capture_output=True,
             text=True,
             timeout=60,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=environment,
         )
     assert done.stderr == ""
     return done.stdout

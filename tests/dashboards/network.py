@@ -70,6 +70,7 @@ def main() -> None:
     subprocess.run(["mount", "--bind", file.name, "/etc/resolv.conf"], check=True, timeout=60)
     Path(file.name).unlink()
     os.environ[_INSIDE] = "1"
+    os.environ.pop("RES_OPTIONS", None)  # the file's
     os.execvp(sys.argv[1], sys.argv[1:])
 
 
