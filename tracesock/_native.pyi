@@ -694,6 +694,14 @@ class audit:
     @staticmethod
     def decode(entry: bytes) -> tuple[Any, ...]: ...
     @staticmethod
+    def line(
+        entry: bytes, sequence: int, source: str, names: dict[Any, Any], errors: dict[Any, Any]
+    ) -> object:
+        """The line that formats.jsonl() makes of an entry, or None: see line_of(). `names`:
+        those of threads, in JSON; `errors`: errno.errorcode.
+        """
+
+    @staticmethod
     def decode_header(page: bytes) -> dict[str, Any]: ...
     ENTRY_SIZE: int
     HEADER_SIZE: int

@@ -1,6 +1,7 @@
 // tracesock._native.audit: what the Python layer of the audit is built on.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
@@ -10,6 +11,7 @@
 #include "audit/audit.hpp"
 #include "audit/guard.hpp"
 #include "audit/hook.hpp"
+#include "audit/line.hpp"
 #include "families/family.hpp"
 #include "socket/address.hpp"
 #include "socket/python.hpp"
@@ -195,6 +197,36 @@ nb::tuple decode_entry(nb::bytes data) {
         note ? part(entry.text, entry.text_size, sizeof entry.text) : nb::bytes("", 0));
 }
 
+// The text of a dictionary's value, or `otherwise`.
+std::string_view text_at(const nb::dict& texts, std::uint64_t key, std::string_view otherwise) {
+    PyObject* found = PyDict_GetItemWithError(texts.ptr(), nb::int_(key).ptr());
+    if (found == nullptr) {
+        if (PyErr_Occurred() != nullptr) throw nb::python_error();
+        return otherwise;
+    }
+    Py_ssize_t size = 0;
+    const char* text = PyUnicode_AsUTF8AndSize(found, &size);
+    if (text == nullptr) throw nb::python_error();
+    return {text, static_cast<std::size_t>(size)};
+}
+
+nb::object line(nb::bytes data, std::uint64_t sequence, std::string_view source,
+                const nb::dict& names, const nb::dict& errors) {
+    if (data.size() != sizeof(Entry)) throw nb::value_error("an entry has 1024 bytes");
+    Entry entry;
+    std::memcpy(&entry, data.data(), sizeof entry);
+    const std::string number = std::to_string(entry.error);
+    const auto text = line_of(
+        entry,
+        {.sequence = sequence,
+         .source = source,
+         .thread_name = text_at(names, entry.thread, "\"\""),
+         .error = entry.error > 0 ? text_at(errors, static_cast<std::uint64_t>(entry.error), number)
+                                  : std::string_view(number)});
+    if (!text.has_value()) return nb::none();
+    return nb::bytes(text->data(), text->size());
+}
+
 // What a spool's first page says; raises ValueError for a page that is none.
 nb::dict decode_header(nb::bytes data) {
     if (data.size() < sizeof(RingHeader)) throw nb::value_error("shorter than a spool's header");
@@ -315,6 +347,10 @@ void bind_audit(nb::module_& parent) {
     });
     module.def("exempt_thread", &exempt_thread);
     module.def("decode", &decode_entry, nb::arg("entry"));
+    module.def("line", &line, nb::arg("entry"), nb::arg("sequence"), nb::arg("source"),
+               nb::arg("names"), nb::arg("errors"),
+               "The line that formats.jsonl() makes of an entry, or None: see line_of(). `names`: "
+               "those of threads, in JSON; `errors`: errno.errorcode.");
     module.def("decode_header", &decode_header, nb::arg("page"));
     module.attr("ENTRY_SIZE") = sizeof(Entry);
     module.attr("HEADER_SIZE") = header_size;

@@ -43,18 +43,22 @@ bool encode_inet(Context& context, Object* object, Address& out) {
     return true;
 }
 
-Object* decode_inet(Context& context, const sockaddr& address, socklen_t) {
-    const auto& inet = reinterpret_cast<const sockaddr_in&>(address);
-    // Not inet_ntop(3), which prints by format: that was most of what a datagram's sender cost.
-    unsigned char parts[sizeof inet.sin_addr];
-    std::memcpy(parts, &inet.sin_addr, sizeof parts);
-    char text[INET_ADDRSTRLEN + 1];
+char* print_inet(const in_addr& address, char* text) noexcept {
+    unsigned char parts[sizeof address];
+    std::memcpy(parts, &address, sizeof parts);
     char* end = text;
     for (const unsigned part : parts) {
         end = std::to_chars(end, text + INET_ADDRSTRLEN, part).ptr;
         *end++ = '.';
     }
-    end[-1] = '\0';
+    *--end = '\0';
+    return end;
+}
+
+Object* decode_inet(Context& context, const sockaddr& address, socklen_t) {
+    const auto& inet = reinterpret_cast<const sockaddr_in&>(address);
+    char text[INET_ADDRSTRLEN + 1];
+    print_inet(inet.sin_addr, text);
     return context.build("(si)", text, static_cast<int>(ntohs(inet.sin_port)));
 }
 

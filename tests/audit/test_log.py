@@ -24,8 +24,8 @@ from tracesock import audit
 from tracesock.audit import pipeline
 from tracesock.audit.chain import Chain, Key, link, parse_tip, split_hash, tip_line
 from tracesock.audit.formats import FORMATS, NO_HASH
-from tracesock.audit.logfile import FileSink, LogError, State, note_record, rotated_files
-from tracesock.audit.records import Record, now
+from tracesock.audit.logfile import FileSink, LogError, State, rotated_files
+from tracesock.audit.records import Record, note_record, now
 
 from .conftest import Log, child_environment
 

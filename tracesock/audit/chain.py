@@ -14,14 +14,15 @@ import hmac
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tracesock.audit.formats import NO_HASH, to_line
-from tracesock.audit.records import Record
+from tracesock.audit.formats import NO_HASH, jsonl, to_line
+from tracesock.audit.records import Batch, Record
 
 _HASH_AT_END: Final = re.compile(rb'"([0-9a-f]{64})"[\]}]*\Z')
+_ZEROS: Final = NO_HASH.encode()
 SHORTEST_KEY: Final = 32  # bytes
 
 
@@ -49,11 +50,25 @@ class Chain:
 
     def append(self, form: Callable[[Record, int], dict[str, Any]], record: Record) -> bytes:
         """The record's line, with its end, as the next of the chain."""
+        return self._seal(to_line(form, record, self.sequence + 1).encode())
+
+    def extend(
+        self, form: Callable[[Record, int], dict[str, Any]], records: Sequence[Record]
+    ) -> list[bytes]:
+        """The lines of some records, as append() makes them."""
+        if form is not jsonl or not isinstance(records, Batch):
+            return [self.append(form, record) for record in records]
+        return [
+            self._seal(line) if isinstance(line, bytes) else self.append(form, line)
+            for line in records.lines(self.sequence + 1)
+        ]
+
+    def _seal(self, line: bytes) -> bytes:
+        """The next line of the chain, whose hash is still zeros, with its hash and its end."""
         self.sequence += 1
-        line = to_line(form, record, self.sequence)
-        self.hash = link(self.hash, line.encode())
-        at = line.rindex(NO_HASH)
-        return f"{line[:at]}{self.hash}{line[at + len(NO_HASH) :]}\n".encode()
+        self.hash = link(self.hash, line)
+        at = line.rindex(_ZEROS)
+        return b"%b%b%b\n" % (line[:at], self.hash.encode(), line[at + len(_ZEROS) :])
 
     def copy(self) -> Chain:
         return Chain(self.id, self.sequence, self.hash)

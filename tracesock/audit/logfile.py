@@ -29,7 +29,7 @@ from typing import Any, Final
 from tracesock import _native
 from tracesock.audit.chain import Chain, Key, link, split_hash, tip_fields, tip_line
 from tracesock.audit.formats import FORMATS, NO_HASH, own_fields
-from tracesock.audit.records import Record, decode_entries, now
+from tracesock.audit.records import Batch, Record, decode_entries, gap_record, note_record
 from tracesock.audit.text import clean
 
 _audit: Any = _native.audit
@@ -103,11 +103,6 @@ def rotated_files(path: str) -> list[str]:
         if match:
             found.append((int(match.group(1)), name))
     return [name for _, name in sorted(found)]
-
-
-def note_record(event: str, source: str, details: dict[str, Any]) -> Record:
-    """A record about the audit itself."""
-    return Record(f"tracesock.audit.{event}", now(), source, pid=os.getpid(), details=details)
 
 
 def _program() -> str:
@@ -360,7 +355,7 @@ class FileSink:
         """Appends records: all of them, or none and OSError."""
         with self._locked():
             header = self._catch_up()
-            self._append([*header, *records])
+            self._append(header, records)
             if self._rotate_bytes is not None and self._state.size >= self._rotate_at:
                 # The records are written: to fail now would have them written twice.
                 self._rotate_at = self._state.size + self._rotate_bytes
@@ -413,17 +408,15 @@ class FileSink:
             self._cut = 0
         return first
 
-    def _append(self, records: Sequence[Record]) -> None:
+    def _append(self, own: Sequence[Record], records: Sequence[Record] = ()) -> None:
+        """Appends records about the log itself, and then those of calls."""
         state = self._state
         chain = state.chain.copy()
-        due = chain.sequence + len(records) - state.tip_at >= self._tip_records
-        if due:
-            records = [*records, note_record("tip", self._source, {**_TIP})]
-        lines = []
-        for record in records:
-            if "tip" in record.details:
-                record.details.update(tip_fields(chain, self._key))
-            lines.append(chain.append(self._form, record))
+        due = chain.sequence + len(own) + len(records) - state.tip_at >= self._tip_records
+        tips = [note_record("tip", self._source, {**_TIP})] if due else []
+        lines = self._own_lines(chain, own)
+        lines += chain.extend(self._form, records)
+        lines += self._own_lines(chain, tips)
         data = b"".join(lines)
         if self._regular:
             try:
@@ -439,13 +432,26 @@ class FileSink:
         state.chain = chain
         state.size += len(data)
         state.file = os.fstat(self._fd).st_ino
-        for record in records:
+        for record in own:
             _track(state, record)
+        if isinstance(records, Batch):
+            _track_number(state, records.source, records.last_number)
+        else:
+            for record in records:
+                _track(state, record)
         if due:
             state.tip_at = chain.sequence
         self._write_state()
         if due:
             self._print_tip()
+
+    def _own_lines(self, chain: Chain, records: Sequence[Record]) -> list[bytes]:
+        lines = []
+        for record in records:
+            if "tip" in record.details:
+                record.details.update(tip_fields(chain, self._key))
+            lines.append(chain.append(self._form, record))
+        return lines
 
     def _write_stream(self, data: bytes, chain: Chain) -> Chain:
         # A pipe that failed has taken what it took. The same records come again: what is to be
@@ -576,11 +582,15 @@ def _track(state: State, record: Record) -> None:
         state.sources.pop(record.source, None)
     elif record.event == "tracesock.audit.recovered":
         state.sources.pop(str(record.details.get("recovered", "")), None)
-    elif record.number and record.source in state.sources:
-        state.sources[record.source] = max(state.sources[record.source], record.number)
-    elif "gap" in record.details and record.source in state.sources:
-        last = int(record.details["gap"]["last"])
-        state.sources[record.source] = max(state.sources[record.source], last)
+    elif record.number:
+        _track_number(state, record.source, record.number)
+    elif "gap" in record.details:
+        _track_number(state, record.source, int(record.details["gap"]["last"]))
+
+
+def _track_number(state: State, source: str, number: int) -> None:
+    if source in state.sources:
+        state.sources[source] = max(state.sources[source], number)
 
 
 def _first_sequence(path: str) -> int:
@@ -589,12 +599,6 @@ def _first_sequence(path: str) -> int:
             return int(own_fields(file.readline(1 << 20))["seq"])
         except (ValueError, RecursionError):
             return 1
-
-
-def gap_record(source: str, first: int, last: int, reason: str) -> Record:
-    """A record about records that were dropped: numbers `first` to `last`."""
-    gap = {"first": first, "last": last, "count": last - first + 1, "reason": reason}
-    return note_record("gap", source, {"gap": gap})
 
 
 # --- spools ---------------------------------------------------------------------------------------
@@ -676,7 +680,7 @@ class Spool:
             if len(entry) != size:
                 break
             entries.append(entry)
-        records = decode_entries(entries, self.source, own_threads=False)
+        records = decode_entries(entries, self.source)
         if first > after:
             reason = "overwritten before the process was killed"
             records.insert(0, gap_record(self.source, after + 1, first, reason))

@@ -19,8 +19,8 @@ from typing import Any, Final, Protocol
 
 from tracesock import _native
 from tracesock.audit import context
-from tracesock.audit.logfile import FileSink, Spool, gap_record
-from tracesock.audit.records import Record, decode_entries
+from tracesock.audit.logfile import FileSink, Spool
+from tracesock.audit.records import Batch, Record, gap_record
 from tracesock.audit.text import printable
 
 _audit: Any = _native.audit
@@ -110,27 +110,23 @@ class _Worker:
                     self.sink.idle()
 
     def _deliver(self, before: int, entries: list[bytes]) -> bool:
-        try:
-            records = decode_entries(entries, self._source)
-        except Exception as error:
-            last = before + len(entries)
-            records = [gap_record(self._source, before + 1, last, f"could not be read: {error}")]
-        if before > self._seen:
-            reason = "the sink could not keep up"
-            records.insert(0, gap_record(self._source, self._seen + 1, before, reason))
+        gaps = []
         lost = int(self._ring.stats()["lost"])
         if lost > self._lost:
             gap = gap_record(self._source, 0, 0, "no room, and the caller could not wait")
             gap.details["gap"]["count"] = lost - self._lost
-            records.insert(0, gap)
-        if not self._write(records):
+            gaps.append(gap)
+        if before > self._seen:
+            reason = "the sink could not keep up"
+            gaps.append(gap_record(self._source, self._seen + 1, before, reason))
+        if not self._write(Batch(gaps, entries, self._source)):
             return False
         self._lost = lost
         self._seen = before + len(entries)
         self._ring.delivered(self.index, self._seen)
         return True
 
-    def _write(self, records: list[Record]) -> bool:
+    def _write(self, records: Sequence[Record]) -> bool:
         pause = 0.02
         failed = False
         patient_until: float | None = time.monotonic() + _PATIENCE

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import ipaddress
 import json
+import os
 import socket as stock
+import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any, Final
+from functools import cached_property, lru_cache
+from typing import Any, Final, overload
 
 from tracesock import _native
 from tracesock.audit.text import clean
@@ -269,63 +271,57 @@ def parse_timestamp(text: str) -> int:
     return int(seconds) * NS + int(fraction[:9].ljust(9, "0"))
 
 
-def decode_entries(
-    entries: Iterable[bytes], source: str, *, own_threads: bool = True
-) -> list[Record]:
-    """Records of what calls have left in the ring (or in a spool) of the process `source`.
+def decode_entries(entries: Iterable[bytes], source: str) -> list[Record]:
+    """Records of what calls have left in the spool of the process `source`, which is gone: its
+    threads have no names any more."""
+    return [_decode(entry, source, {}) for entry in entries]
 
-    `own_threads`: whether it is this process, whose threads have names.
-    """
-    threads = threading.enumerate() if own_threads else []
-    names = {thread.ident: clean(thread.name) for thread in threads}
-    records = []
-    for entry in entries:
-        (
-            number, event, when, duration, decision, outcome, error, flags, family, kind, protocol,
-            _descriptor, pid, ident, thread, sent, received, trace, span, peer, local, rule, host,
-            text,
-        ) = _audit.decode(entry)  # fmt: skip
-        if text:
-            records.append(_note(text, when, source, number, pid))
-            continue
-        to = endpoint(peer)
-        here = endpoint(local)
-        closing = event == "tracesock.close"
-        name = to.family if to is not None else here.family if here is not None else ""
-        record = Record(
-            event=event,
-            time=when,
-            source=source,
-            number=number,
-            action=decision,
-            rule=clean(rule) if rule and flags & _BY_POLICY else "",
-            outcome=outcome,
-            error=error,
-            duration=None if duration < 0 else duration,
-            family=name or family_name(family),
-            host=clean(host) if host else "",
-            peer=to,
-            local=here,
-            sent=sent if closing else None,
-            received=received if closing else None,
-            pid=pid,
-            thread=thread,
-            thread_name=names.get(ident, ""),
-            trace_id="" if trace is None else trace.hex(),
-            span_id="" if span is None else span.hex(),
-            suppressed=bool(flags & _SUPPRESSED),
-        )
-        if event == "tracesock.accept":
-            record.direction = "ingress"
-        elif flags & _EGRESS:
-            record.direction = "egress"
-        if family in (_INET, _INET6):
-            raw = kind == int(stock.SOCK_RAW)
-            record.transport = "raw" if raw else _PROTOCOLS.get(protocol) or _TYPES.get(kind, "")
-        elif family == _UNIX:
-            record.transport = "unix"
-        records.append(record)
-    return records
+
+def _decode(entry: bytes, source: str, names: Mapping[int | None, str]) -> Record:
+    (
+        number, event, when, duration, decision, outcome, error, flags, family, kind, protocol,
+        _descriptor, pid, ident, thread, sent, received, trace, span, peer, local, rule, host,
+        text,
+    ) = _audit.decode(entry)  # fmt: skip
+    if text:
+        return _note(text, when, source, number, pid)
+    to = endpoint(peer)
+    here = endpoint(local)
+    closing = event == "tracesock.close"
+    name = to.family if to is not None else here.family if here is not None else ""
+    record = Record(
+        event=event,
+        time=when,
+        source=source,
+        number=number,
+        action=decision,
+        rule=clean(rule) if rule and flags & _BY_POLICY else "",
+        outcome=outcome,
+        error=error,
+        duration=None if duration < 0 else duration,
+        family=name or family_name(family),
+        host=clean(host) if host else "",
+        peer=to,
+        local=here,
+        sent=sent if closing else None,
+        received=received if closing else None,
+        pid=pid,
+        thread=thread,
+        thread_name=names.get(ident, ""),
+        trace_id="" if trace is None else trace.hex(),
+        span_id="" if span is None else span.hex(),
+        suppressed=bool(flags & _SUPPRESSED),
+    )
+    if event == "tracesock.accept":
+        record.direction = "ingress"
+    elif flags & _EGRESS:
+        record.direction = "egress"
+    if family in (_INET, _INET6):
+        raw = kind == int(stock.SOCK_RAW)
+        record.transport = "raw" if raw else _PROTOCOLS.get(protocol) or _TYPES.get(kind, "")
+    elif family == _UNIX:
+        record.transport = "unix"
+    return record
 
 
 def _note(text: bytes, when: int, source: str, number: int, pid: int) -> Record:
@@ -340,3 +336,74 @@ def _note(text: bytes, when: int, source: str, number: int, pid: int) -> Record:
 def now() -> int:
     """Nanoseconds since the epoch."""
     return time.time_ns()
+
+
+def note_record(event: str, source: str, details: dict[str, Any]) -> Record:
+    """A record about the audit itself."""
+    return Record(f"tracesock.audit.{event}", now(), source, pid=os.getpid(), details=details)
+
+
+def gap_record(source: str, first: int, last: int, reason: str) -> Record:
+    """A record about records that were dropped: numbers `first` to `last`."""
+    gap = {"first": first, "last": last, "count": last - first + 1, "reason": reason}
+    return note_record("gap", source, {"gap": gap})
+
+
+class Batch(Sequence[Record]):
+    """Records as a sink gets them: `first`, which tell of gaps, and those of the ring's `entries`.
+
+    The latter are made when somebody looks at one: lines() needs hardly any.
+    """
+
+    def __init__(self, first: list[Record], entries: list[bytes], source: str) -> None:
+        self.first = first
+        self.source = source
+        self._entries = entries
+        # As they are now, in the process whose threads they are.
+        self._names = _thread_names()
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        return self._records[index]
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records)
+
+    @cached_property
+    def _records(self) -> list[Record]:
+        return [*self.first, *(self._record(entry) for entry in self._entries)]
+
+    def _record(self, entry: bytes) -> Record:
+        try:
+            return _decode(entry, self.source, self._names)
+        except Exception as error:
+            number = _number_of(entry)
+            return gap_record(self.source, number, number, f"could not be read: {error}")
+
+    @property
+    def last_number(self) -> int:
+        """The number of the last record."""
+        return _number_of(self._entries[-1])
+
+    def lines(self, sequence: int) -> Iterator[bytes | Record]:
+        """For each record its line as formats.jsonl() has it, numbered from `sequence` on, or the
+        record itself where only Python can write it."""
+        yield from self.first
+        names = {ident: json.dumps(name) for ident, name in self._names.items()}
+        for number, entry in enumerate(self._entries, sequence + len(self.first)):
+            line = _audit.line(entry, number, self.source, names, errno.errorcode)
+            yield self._record(entry) if line is None else line
+
+
+def _number_of(entry: bytes) -> int:
+    return int.from_bytes(entry[:8], sys.byteorder)
+
+
+def _thread_names() -> dict[int | None, str]:
+    return {thread.ident: clean(thread.name) for thread in threading.enumerate()}

@@ -19,8 +19,8 @@ from tracesock import _native
 from tracesock._stock import module as stock
 from tracesock.audit.chain import Chain, Key, tip_fields
 from tracesock.audit.formats import FORMATS
-from tracesock.audit.logfile import note_record, process_details
-from tracesock.audit.records import Record, timestamp
+from tracesock.audit.logfile import process_details
+from tracesock.audit.records import Record, note_record, timestamp
 
 _FACILITY: Final = 13  # log audit
 _WARNING, _INFO = 4, 6
