@@ -105,12 +105,13 @@ int checked(int sink) {
 }
 
 nb::tuple take(HeldRing& held, int sink, std::size_t most, double wait) {
-    std::vector<Entry> entries(std::min<std::size_t>(most, 256));
+    const std::size_t size = std::min<std::size_t>(most, 256);
+    const auto entries = std::make_unique_for_overwrite<Entry[]>(size);
     std::uint64_t before = 0;
     std::size_t count = 0;
     {
         const Unlocked unlocked;
-        count = held.ring->take(checked(sink), entries, nanoseconds(wait), before);
+        count = held.ring->take(checked(sink), {entries.get(), size}, nanoseconds(wait), before);
     }
     nb::list list;
     for (std::size_t i = 0; i < count; ++i)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstring>
 #include <new>
 
@@ -89,6 +90,26 @@ Ring::~Ring() {
 #endif
 }
 
+namespace {
+
+// What is in use of an entry, which is a fifth of it as a rule.
+void copy(Entry& to, const Entry& from) noexcept {
+    std::memcpy(static_cast<void*>(&to), &from, offsetof(Entry, peer));
+    if (from.event == Event::note) {
+        std::memcpy(to.text, from.text, std::min<std::size_t>(from.text_size, sizeof from.text));
+        return;
+    }
+    const auto part = [](auto& there, const auto& here, std::size_t size) {
+        std::memcpy(there, here, std::min(size, sizeof here));
+    };
+    part(to.peer, from.peer, from.peer_size);
+    part(to.local, from.local, from.local_size);
+    part(to.rule, from.rule, from.rule_size);
+    part(to.host, from.host, from.host_size);
+}
+
+}  // namespace
+
 // --- room ---------------------------------------------------------------------------------------
 
 // The number of records that no sink needs any more. One that drops needs none that it was handed.
@@ -165,7 +186,7 @@ void Ring::commit(Entry& entry) noexcept {
         std::lock_guard guard(mutex_);
         const std::uint64_t place = header_->emitted.load(std::memory_order_relaxed);
         entry.number = place + 1;
-        std::memcpy(&slot(place), &entry, sizeof entry);
+        copy(slot(place), entry);
         // After the record itself, also for who reads the spool of a killed process.
         header_->emitted.store(place + 1, std::memory_order_release);
         --reserved_;
