@@ -694,11 +694,18 @@ class audit:
     @staticmethod
     def decode(entry: bytes) -> tuple[Any, ...]: ...
     @staticmethod
-    def line(
-        entry: bytes, sequence: int, source: str, names: dict[Any, Any], errors: dict[Any, Any]
-    ) -> object:
-        """The line that formats.jsonl() makes of an entry, or None: see line_of(). `names`:
-        those of threads, in JSON; `errors`: errno.errorcode.
+    def lines(
+        entries: Sequence[bytes],
+        start: int,
+        sequence: int,
+        hash: str,
+        source: str,
+        names: dict[Any, Any],
+        errors: dict[Any, Any],
+    ) -> tuple[Any, ...]:
+        """The chain's lines that formats.jsonl() makes of entries from `start` on, until one
+        that only Python can write: see line_of(). `names`: those of threads, in JSON;
+        `errors`: errno.errorcode. Returns (lines, how many, the last one's hash).
         """
 
     @staticmethod

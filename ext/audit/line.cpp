@@ -8,6 +8,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "audit/sha256.hpp"
 #include "families/inet.hpp"
 // clang-format on
 
@@ -15,8 +16,6 @@ namespace tracesock::audit {
 namespace {
 
 constexpr std::int64_t second = 1'000'000'000;  // ns
-constexpr std::string_view no_hash =
-    "0000000000000000000000000000000000000000000000000000000000000000";
 
 // Fields one after the other. Once something is not plain, nothing that follows matters.
 class Line {
@@ -287,6 +286,18 @@ std::optional<std::string> line_of(const Entry& entry, const LineContext& contex
     line.word("hash", no_hash);
     if (!line.plain()) return {};
     return std::move(line).take();
+}
+
+void seal(std::string& line, std::string& hash) {
+    Sha256 sha;
+    sha.update(hash);
+    sha.update("\n");
+    sha.update(line);
+    const auto digest = sha.digest();
+    hash.assign(digest.data(), digest.size());
+    // Before the quote and the brace that end it.
+    line.replace(line.size() - 2 - no_hash.size(), no_hash.size(), hash);
+    line += '\n';
 }
 
 }  // namespace tracesock::audit

@@ -23,4 +23,11 @@ struct LineContext {
 // families other than Internet and Unix, times and durations that a double does not hold.
 std::optional<std::string> line_of(const Entry& entry, const LineContext& context);
 
+inline constexpr std::string_view no_hash =
+    "0000000000000000000000000000000000000000000000000000000000000000";
+
+// Puts the line into the chain: its hash into its place, over `hash`, that of the line before, and
+// itself; and its end after it. `hash` is its own afterwards. As chain.link().
+void seal(std::string& line, std::string& hash);
+
 }  // namespace tracesock::audit

@@ -1,7 +1,6 @@
 // tracesock._native.audit: what the Python layer of the audit is built on.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
@@ -199,33 +198,50 @@ nb::tuple decode_entry(nb::bytes data) {
 }
 
 // The text of a dictionary's value, or `otherwise`.
-std::string_view text_at(const nb::dict& texts, std::uint64_t key, std::string_view otherwise) {
-    PyObject* found = PyDict_GetItemWithError(texts.ptr(), nb::int_(key).ptr());
-    if (found == nullptr) {
-        if (PyErr_Occurred() != nullptr) throw nb::python_error();
-        return otherwise;
-    }
-    Py_ssize_t size = 0;
-    const char* text = PyUnicode_AsUTF8AndSize(found, &size);
-    if (text == nullptr) throw nb::python_error();
-    return {text, static_cast<std::size_t>(size)};
+std::string text_at(const nb::dict& texts, nb::handle key, std::string_view otherwise) {
+    PyObject* found = PyDict_GetItemWithError(texts.ptr(), key.ptr());
+    if (found == nullptr && PyErr_Occurred() != nullptr) throw nb::python_error();
+    return found == nullptr ? std::string(otherwise) : nb::cast<std::string>(nb::handle(found));
 }
 
-nb::object line(nb::bytes data, std::uint64_t sequence, std::string_view source,
-                const nb::dict& names, const nb::dict& errors) {
-    if (data.size() != sizeof(Entry)) throw nb::value_error("an entry has 1024 bytes");
-    Entry entry;
-    std::memcpy(&entry, data.data(), sizeof entry);
-    const std::string number = std::to_string(entry.error);
-    const auto text = line_of(
-        entry,
-        {.sequence = sequence,
-         .source = source,
-         .thread_name = text_at(names, entry.thread, "\"\""),
-         .error = entry.error > 0 ? text_at(errors, static_cast<std::uint64_t>(entry.error), number)
-                                  : std::string_view(number)});
-    if (!text.has_value()) return nb::none();
-    return nb::bytes(text->data(), text->size());
+// The lines of entries from the one at `from` on, each sealed with its hash and its end, until one
+// that only Python can write: (lines, how many, the last one's hash).
+nb::tuple lines(const std::vector<nb::bytes>& entries, std::size_t from, std::uint64_t sequence,
+                std::string hash, const std::string& source, const nb::dict& names,
+                const nb::dict& errors) {
+    if (hash.size() != no_hash.size()) throw nb::value_error("a hash has 64 digits");
+    struct Given {
+        Entry entry;
+        std::string thread_name;
+        std::string error;
+    };
+    std::vector<Given> all;
+    for (std::size_t i = from; i < entries.size(); ++i) {
+        if (entries[i].size() != sizeof(Entry)) throw nb::value_error("an entry has 1024 bytes");
+        Given& given = all.emplace_back();
+        std::memcpy(&given.entry, entries[i].data(), sizeof given.entry);
+        const Entry& entry = given.entry;
+        given.thread_name = text_at(names, nb::int_(entry.thread), "\"\"");
+        if (entry.error != 0)
+            given.error = text_at(errors, nb::int_(entry.error), std::to_string(entry.error));
+    }
+    std::string written;
+    std::size_t count = 0;
+    {
+        const Unlocked unlocked;
+        for (const Given& given : all) {
+            const LineContext context{.sequence = sequence + count,
+                                      .source = source,
+                                      .thread_name = given.thread_name,
+                                      .error = given.error};
+            std::optional<std::string> line = line_of(given.entry, context);
+            if (!line.has_value()) break;
+            seal(*line, hash);
+            written += *line;
+            ++count;
+        }
+    }
+    return nb::make_tuple(nb::bytes(written.data(), written.size()), count, hash);
 }
 
 // What a spool's first page says; raises ValueError for a page that is none.
@@ -348,10 +364,11 @@ void bind_audit(nb::module_& parent) {
     });
     module.def("exempt_thread", &exempt_thread);
     module.def("decode", &decode_entry, nb::arg("entry"));
-    module.def("line", &line, nb::arg("entry"), nb::arg("sequence"), nb::arg("source"),
-               nb::arg("names"), nb::arg("errors"),
-               "The line that formats.jsonl() makes of an entry, or None: see line_of(). `names`: "
-               "those of threads, in JSON; `errors`: errno.errorcode.");
+    module.def("lines", &lines, nb::arg("entries"), nb::arg("start"), nb::arg("sequence"),
+               nb::arg("hash"), nb::arg("source"), nb::arg("names"), nb::arg("errors"),
+               "The chain's lines that formats.jsonl() makes of entries from `start` on, until one "
+               "that only Python can write: see line_of(). `names`: those of threads, in JSON; "
+               "`errors`: errno.errorcode. Returns (lines, how many, the last one's hash).");
     module.def("decode_header", &decode_header, nb::arg("page"));
     module.attr("ENTRY_SIZE") = sizeof(Entry);
     module.attr("HEADER_SIZE") = header_size;

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from tracesock import _native
 from tracesock.audit.chain import Chain
-from tracesock.audit.formats import FORMATS, jsonl, to_line
+from tracesock.audit.formats import FORMATS, jsonl
 from tracesock.audit.records import Batch
 
 _audit: Any = _native.audit
 SOURCE = "0123456789abcdef"
+PREVIOUS = "fedcba98" * 8
 # ext/audit/entry.hpp
 LAYOUT = "=Qqq4Q6i16s8s4B6H128s128s64s256s328x"
 PLAIN = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E, exclude_characters="\\"))
@@ -77,11 +78,15 @@ def entry(**given: Any) -> bytes:
     return made
 
 
-def lines(data: bytes) -> tuple[bytes | None, bytes]:
-    """What the extension writes, and what Python does."""
+def lines(data: bytes) -> tuple[bytes, bytes]:
+    """What the extension writes, nothing where it does not, and what Python does."""
     batch = Batch([], [data], SOURCE)
-    (own,) = batch.lines(41)
-    return own if isinstance(own, bytes) else None, to_line(jsonl, batch[0], 41).encode()
+    own, count, digest = batch.lines(0, 41, PREVIOUS)
+    assert count == (1 if own else 0)
+    chain = Chain("", 40, PREVIOUS)
+    wanted = chain.append(jsonl, batch[0])
+    assert digest == (chain.hash if own else PREVIOUS)
+    return own, wanted
 
 
 GROUPS = (b"\0\0", b"\0\1", b"\xff\xff", b"\x12\0")
@@ -141,7 +146,7 @@ ENTRIES = st.fixed_dictionaries(
 @example({"peer": inet6(bytes(12) + b"\0\0\3\4", 80)})
 def test_any_entry(given: dict[str, Any]) -> None:
     own, wanted = lines(entry(**given))
-    assert own is None or own == wanted
+    assert own in (b"", wanted)
 
 
 @pytest.mark.parametrize("event", range(9))
@@ -177,19 +182,19 @@ def test_the_usual_ones_need_no_python(event: int, peer: bytes, local: bytes) ->
 )
 def test_what_is_left_to_python(given: dict[str, Any]) -> None:
     own, _ = lines(entry(**given))
-    assert own is None
+    assert own == b""
 
 
 def test_the_name_of_a_thread() -> None:
     for name in ('"', "ünï", "a\x1b[2Jb", "x" * 600):
-        made: list[bytes | None] = []
+        made: list[bytes] = []
         thread = threading.Thread(
             name=name, target=lambda made=made: made.extend(lines(entry(peer=SOMEBODY)))
         )
         thread.start()
         thread.join()
         own, wanted = made
-        assert own == wanted is not None
+        assert own == wanted
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -204,7 +209,7 @@ def test_a_chain_of_a_batch(form: str) -> None:
     batch = Batch([], entries, SOURCE)
     one, other = Chain("", 5), Chain("", 5)
     made = one.extend(FORMATS[form], batch)
-    assert made == [other.append(FORMATS[form], record) for record in batch]
+    assert made == b"".join(other.append(FORMATS[form], record) for record in batch)
     assert one == other
     assert one.sequence == 9
     assert batch.last_number == 4
@@ -215,4 +220,6 @@ def test_an_entry_that_cannot_be_read() -> None:
     batch = Batch([], [entry(number=1, peer=SOMEBODY), b"short"], SOURCE)
     assert [record.event for record in batch] == ["tracesock.connect", "tracesock.audit.gap"]
     with pytest.raises(ValueError, match="1024"):
-        _audit.line(b"short", 1, SOURCE, {}, {})
+        batch.lines(0, 1, PREVIOUS)
+    with pytest.raises(ValueError, match="64"):
+        batch.lines(0, 1, "")

@@ -22,7 +22,6 @@ from tracesock.audit.formats import NO_HASH, jsonl, to_line
 from tracesock.audit.records import Batch, Record
 
 _HASH_AT_END: Final = re.compile(rb'"([0-9a-f]{64})"[\]}]*\Z')
-_ZEROS: Final = NO_HASH.encode()
 SHORTEST_KEY: Final = 32  # bytes
 
 
@@ -50,25 +49,29 @@ class Chain:
 
     def append(self, form: Callable[[Record, int], dict[str, Any]], record: Record) -> bytes:
         """The record's line, with its end, as the next of the chain."""
-        return self._seal(to_line(form, record, self.sequence + 1).encode())
+        self.sequence += 1
+        line = to_line(form, record, self.sequence)
+        self.hash = link(self.hash, line.encode())
+        at = line.rindex(NO_HASH)
+        return f"{line[:at]}{self.hash}{line[at + len(NO_HASH) :]}\n".encode()
 
     def extend(
         self, form: Callable[[Record, int], dict[str, Any]], records: Sequence[Record]
-    ) -> list[bytes]:
-        """The lines of some records, as append() makes them."""
+    ) -> bytes:
+        """The records' lines, as append() makes them."""
         if form is not jsonl or not isinstance(records, Batch):
-            return [self.append(form, record) for record in records]
-        return [
-            self._seal(line) if isinstance(line, bytes) else self.append(form, line)
-            for line in records.lines(self.sequence + 1)
-        ]
-
-    def _seal(self, line: bytes) -> bytes:
-        """The next line of the chain, whose hash is still zeros, with its hash and its end."""
-        self.sequence += 1
-        self.hash = link(self.hash, line)
-        at = line.rindex(_ZEROS)
-        return b"%b%b%b\n" % (line[:at], self.hash.encode(), line[at + len(_ZEROS) :])
+            return b"".join(self.append(form, record) for record in records)
+        lines = [self.append(form, record) for record in records.first]
+        done, entries = 0, records.entries
+        while done < len(entries):
+            some, count, self.hash = records.lines(done, self.sequence + 1, self.hash)
+            lines.append(some)
+            self.sequence += count
+            done += count
+            if done < len(entries):
+                lines.append(self.append(form, records.decoded(entries[done])))
+                done += 1
+        return b"".join(lines)
 
     def copy(self) -> Chain:
         return Chain(self.id, self.sequence, self.hash)

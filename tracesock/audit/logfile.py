@@ -414,10 +414,9 @@ class FileSink:
         chain = state.chain.copy()
         due = chain.sequence + len(own) + len(records) - state.tip_at >= self._tip_records
         tips = [note_record("tip", self._source, {**_TIP})] if due else []
-        lines = self._own_lines(chain, own)
-        lines += chain.extend(self._form, records)
-        lines += self._own_lines(chain, tips)
-        data = b"".join(lines)
+        data = self._own_lines(chain, own)
+        data += chain.extend(self._form, records)
+        data += self._own_lines(chain, tips)
         if self._regular:
             try:
                 _write_all(self._fd, data)
@@ -445,13 +444,13 @@ class FileSink:
         if due:
             self._print_tip()
 
-    def _own_lines(self, chain: Chain, records: Sequence[Record]) -> list[bytes]:
+    def _own_lines(self, chain: Chain, records: Sequence[Record]) -> bytes:
         lines = []
         for record in records:
             if "tip" in record.details:
                 record.details.update(tip_fields(chain, self._key))
             lines.append(chain.append(self._form, record))
-        return lines
+        return b"".join(lines)
 
     def _write_stream(self, data: bytes, chain: Chain) -> Chain:
         # A pipe that failed has taken what it took. The same records come again: what is to be

@@ -352,18 +352,18 @@ def gap_record(source: str, first: int, last: int, reason: str) -> Record:
 class Batch(Sequence[Record]):
     """Records as a sink gets them: `first`, which tell of gaps, and those of the ring's `entries`.
 
-    The latter are made when somebody looks at one: lines() needs hardly any.
+    The latter are made when somebody looks at them: a log of tracesock's own form needs hardly any.
     """
 
     def __init__(self, first: list[Record], entries: list[bytes], source: str) -> None:
         self.first = first
+        self.entries = entries
         self.source = source
-        self._entries = entries
         # As they are now, in the process whose threads they are.
         self._names = _thread_names()
 
     def __len__(self) -> int:
-        return len(self.first) + len(self._entries)
+        return len(self.first) + len(self.entries)
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -377,9 +377,10 @@ class Batch(Sequence[Record]):
 
     @cached_property
     def _records(self) -> list[Record]:
-        return [*self.first, *(self._record(entry) for entry in self._entries)]
+        return [*self.first, *map(self.decoded, self.entries)]
 
-    def _record(self, entry: bytes) -> Record:
+    def decoded(self, entry: bytes) -> Record:
+        """The record of one of the entries; a gap where it cannot be read."""
         try:
             return _decode(entry, self.source, self._names)
         except Exception as error:
@@ -389,16 +390,21 @@ class Batch(Sequence[Record]):
     @property
     def last_number(self) -> int:
         """The number of the last record."""
-        return _number_of(self._entries[-1])
+        return _number_of(self.entries[-1])
 
-    def lines(self, sequence: int) -> Iterator[bytes | Record]:
-        """For each record its line as formats.jsonl() has it, numbered from `sequence` on, or the
-        record itself where only Python can write it."""
-        yield from self.first
-        names = {ident: json.dumps(name) for ident, name in self._names.items()}
-        for number, entry in enumerate(self._entries, sequence + len(self.first)):
-            line = _audit.line(entry, number, self.source, names, errno.errorcode)
-            yield self._record(entry) if line is None else line
+    def lines(self, start: int, sequence: int, hash: str) -> tuple[bytes, int, str]:
+        """The lines of entries from the one at `start` on, numbered from `sequence` on and chained
+        to a line of this hash, until one that only Python can write: (lines, how many, the last
+        one's hash)."""
+        names, errors = self._json_names, errno.errorcode
+        done: tuple[bytes, int, str] = _audit.lines(
+            self.entries, start, sequence, hash, self.source, names, errors
+        )
+        return done
+
+    @cached_property
+    def _json_names(self) -> dict[int | None, str]:
+        return {ident: json.dumps(name) for ident, name in self._names.items()}
 
 
 def _number_of(entry: bytes) -> int:
