@@ -265,7 +265,10 @@ class socket(Socket):
         reading = "r" in mode or not writing
         binary = "b" in mode
         raw = SocketIO(self, ("r" if reading else "") + ("w" if writing else ""))
-        self._stream_begins()
+        try:
+            self._stream_begins()
+        except AttributeError:  # another class that has borrowed this method
+            self._io_refs += 1
         if buffering is None or buffering < 0:
             buffering = io.DEFAULT_BUFFER_SIZE
         if buffering == 0:
@@ -381,7 +384,13 @@ class socket(Socket):
     # --- ending -------------------------------------------------------------------------------
 
     def _decref_socketios(self) -> None:
-        if self._stream_ends():
+        try:
+            due = self._stream_ends()
+        except AttributeError:  # as in makefile()
+            if self._io_refs > 0:
+                self._io_refs -= 1
+            due = self._closed
+        if due:
             self.close()
 
     # The default is bound here because a finalizer may run when the module's globals are gone. In
@@ -394,7 +403,12 @@ class socket(Socket):
 
         Close the socket once its streams are closed, too. Later operations raise OSError.
         """
-        if self._may_close():
+        try:
+            due = self._may_close()
+        except AttributeError:  # as in makefile()
+            self._closed = True
+            due = self._io_refs <= 0
+        if due:
             self._real_close()
 
     def detach(self) -> int:

@@ -318,7 +318,8 @@ bool write_control(PyObject* iterable, std::vector<char>& out) {
 }
 
 // What a blocking sendmsg(2) on a stream would still have sent when the first try, which does not
-// wait, sent only a part. The ancillary data went with that part.
+// wait, sent only a part. The ancillary data went with that part. Not after one that waited: a
+// signal has ended that, whose handler is due.
 std::int64_t send_rest(Socket& socket, const msghdr& message, int flags, std::int64_t sent) {
     std::vector<iovec> left(message.msg_iov, message.msg_iov + message.msg_iovlen);
     std::size_t skip = static_cast<std::size_t>(sent);
@@ -344,13 +345,15 @@ PyObject* send_message(Socket& socket, const msghdr& message, Py_ssize_t size, i
     Deadline deadline = deadline_of(socket);
     std::int64_t sent = 0;
     const Length length = size <= brief_size ? Length::brief : Length::lengthy;
+    bool waited = false;
     const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
+        waited = (more & MSG_DONTWAIT) == 0;
         return ::sendmsg(fd, &message, flags | more);
     };
     const bool done = transfer(socket, sys::Direction::write, deadline, length,
                                (flags & sys::fast_open) != 0, op, sent, probe.stats());
-    if (done && sent < size && may_hold_lock && length == Length::brief && !deadline.limited() &&
-        socket.type == SOCK_STREAM && (flags & MSG_DONTWAIT) == 0)
+    if (done && sent < size && !waited && !deadline.limited() && socket.type == SOCK_STREAM &&
+        (flags & MSG_DONTWAIT) == 0)
         sent = send_rest(socket, message, flags, sent);
     probe.end(done ? sent : -1);
     return done ? PyLong_FromSsize_t(static_cast<Py_ssize_t>(sent)) : nullptr;

@@ -161,12 +161,13 @@ class HopefulBuffer {
 
 // --- sending ----------------------------------------------------------------------------------
 
-// One send(2): the count, or -1 with an exception.
+// One send(2): the count, or -1 with an exception. `waited`: whether it was one that waits.
 std::int64_t send_once(Socket& socket, const char* data, Py_ssize_t size, int flags,
-                       Deadline& deadline, recorder::CallStats* stats,
+                       Deadline& deadline, recorder::CallStats* stats, bool& waited,
                        bool tried = false) noexcept {
     std::int64_t sent = 0;
     const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
+        waited = (more & MSG_DONTWAIT) == 0;
         return ::send(fd, data, static_cast<std::size_t>(size), flags | more);
     };
     if (!transfer(socket, sys::Direction::write, deadline, length_of(size),
@@ -176,7 +177,8 @@ std::int64_t send_once(Socket& socket, const char* data, Py_ssize_t size, int fl
 }
 
 // What a blocking send(2) would still have sent when the first try, which does not wait, sent only
-// a part: a stream socket that blocks takes everything. The number of bytes sent in all.
+// a part: a stream socket that blocks takes everything. The number of bytes sent in all. Not after
+// one that waited: a signal has ended that, whose handler is due.
 std::int64_t send_remaining(Socket& socket, const char* data, Py_ssize_t size, int flags,
                             std::int64_t sent, recorder::CallStats* stats) noexcept {
     if (deadline_of(socket).limited() || socket.type != SOCK_STREAM || (flags & MSG_DONTWAIT) != 0)
@@ -202,9 +204,9 @@ std::int64_t send_data(Socket& socket, const char* data, Py_ssize_t size, int fl
     recorder::CallStats* const stats = probe.stats();
     if (stats != nullptr) stats->resumes = true;
     Deadline deadline = deadline_of(socket);
-    std::int64_t sent = send_once(socket, data, size, flags, deadline, stats, tried);
-    if (sent >= 0 && sent < size &&
-        ((may_hold_lock && length_of(size) == Length::brief) || stats != nullptr))
+    bool waited = false;
+    std::int64_t sent = send_once(socket, data, size, flags, deadline, stats, waited, tried);
+    if (sent >= 0 && sent < size && !waited)
         sent = send_remaining(socket, data, size, flags, sent, stats);
     probe.end(sent);
     return sent;
@@ -216,9 +218,10 @@ bool send_all(Socket& socket, const char* data, Py_ssize_t size, int flags) noex
     Deadline deadline = deadline_of(socket);
     std::int64_t total = 0;
     bool done = false;
+    bool waited = false;
     for (;;) {
         const std::int64_t sent =
-            send_once(socket, data + total, size - total, flags, deadline, probe.stats());
+            send_once(socket, data + total, size - total, flags, deadline, probe.stats(), waited);
         if (sent < 0) break;
         total += sent;
         if (total == size) {
@@ -443,7 +446,9 @@ PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t coun
         const Address* address = encoded(socket, destination, "sendto", space);
         if (address == nullptr) return nullptr;
         if (!audit::announce("socket.sendto", self, destination)) return nullptr;
+        bool waited = false;
         const auto op = [&](sys::Descriptor fd, int more) noexcept -> std::int64_t {
+            waited = (more & MSG_DONTWAIT) == 0;
             return ::sendto(fd, out.data(), static_cast<std::size_t>(out.size()), flags | more,
                             &address->header, address->length);
         };
@@ -468,7 +473,7 @@ PyObject* socket_sendto(PyObject* self, FastArguments arguments, Py_ssize_t coun
         const bool done = transfer(socket, sys::Direction::write, deadline, length_of(out.size()),
                                    (flags & sys::fast_open) != 0, op, sent, probe.stats(), tried);
         // Without the address: a stream has its peer.
-        if (done && sent < out.size() && may_hold_lock && length_of(out.size()) == Length::brief)
+        if (done && sent < out.size() && !waited)
             sent = send_remaining(socket, out.data(), out.size(), flags, sent, probe.stats());
         probe.end(sent);
         if (!done) return nullptr;

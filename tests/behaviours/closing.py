@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import signal
 import socket as stock
 import threading
@@ -234,6 +235,61 @@ def a_handler_that_returns(socket: Any) -> Iterator[object]:
 
             with interrupted(ring_and_send):
                 yield attempt(call), len(rings) >= 3
+
+
+@behaviour
+def a_handler_in_the_midst_of_a_send(socket: Any) -> Iterator[object]:
+    """A part was sent, and the rest waits for a peer that reads no more: the handler must run."""
+    data = bytes(30_000)
+    sender = threading.get_ident()
+
+    def read_a_part(server: Any, full: int, ended: threading.Event, late: list[bool]) -> None:
+        ended.wait(0.2)
+        while full > 0:
+            full -= len(server.recv(full))
+        server.recv(1, stock.MSG_PEEK)
+        signal.pthread_kill(sender, signal.SIGALRM)
+        late.append(not ended.wait(10))
+        server.settimeout(0.1)
+        while not ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                server.recv(1 << 16)
+
+    for handler, names in (
+        (raising, ("send", "send a buffer", "sendto", "sendto with flags", "sendmsg", "sendall")),
+        (lambda *_: None, ("send", "sendto", "sendmsg")),
+    ):
+        for name in names:
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                # Little fits.
+                listener.setsockopt(stock.SOL_SOCKET, stock.SO_RCVBUF, 4096)
+                client = socket.socket()
+                client.setsockopt(stock.SOL_SOCKET, stock.SO_SNDBUF, 4096)
+                client.connect(listener.getsockname())
+                server, _ = listener.accept()
+            with client, server:
+                full = 0
+                while select.select([], [client], [], 0.05)[1]:
+                    with contextlib.suppress(BlockingIOError):
+                        full += client.send(data, stock.MSG_DONTWAIT)
+                peer = server.getsockname()
+                call, *arguments = {
+                    "send": (client.send, data),
+                    "send a buffer": (client.send, bytearray(data)),
+                    "sendto": (client.sendto, data, peer),
+                    "sendto with flags": (client.sendto, data, stock.MSG_NOSIGNAL, peer),
+                    "sendmsg": (client.sendmsg, [data]),
+                    "sendall": (client.sendall, data),
+                }[name]
+                ended = threading.Event()
+                late: list[bool] = []
+                reader = threading.Thread(target=read_a_part, args=(server, full, ended, late))
+                with interrupted(handler, after=0, every=0):
+                    reader.start()
+                    sent = attempt(call, *arguments)
+                    ended.set()
+                    reader.join()
+                yield name, (isinstance(sent, int) and 0 < sent < len(data)) or sent, late
 
 
 @behaviour

@@ -115,6 +115,45 @@ def arguments(socket: Any) -> Iterator[object]:
 
 
 @behaviour
+def of_a_class_that_borrows_the_methods(socket: Any) -> Iterator[object]:
+    """urllib3's class over pyOpenSSL and eventlet's are no sockets, and make their streams so."""
+
+    class Borrower:
+        makefile = socket.socket.makefile
+        _decref_socketios = socket.socket._decref_socketios
+        close = socket.socket.close
+
+        def __init__(self, sock: Any) -> None:
+            self.sock = sock
+            self._io_refs = 0
+            self._closed = False
+
+        def recv_into(self, buffer: Any) -> int:
+            count: int = self.sock.recv_into(buffer)
+            return count
+
+        def _real_close(self) -> None:
+            self.sock.close()
+
+    one, two = socket.socketpair()
+    with two:
+        borrower = Borrower(one)
+        two.send(b"a line\n")
+        with borrower.makefile("rb") as first, borrower.makefile() as second:
+            yield borrower._io_refs, first.readline()
+            borrower.close()
+            yield borrower._closed, one.fileno() >= 0
+            second.close()
+            yield borrower._io_refs, one.fileno() >= 0
+        yield borrower._io_refs, one.fileno()
+    with socket.socket() as sock:
+        without = Borrower(sock)
+        del without._io_refs, without._closed
+        for method in (without.makefile, without._decref_socketios, without.close):
+            yield attempt(method)
+
+
+@behaviour
 def of_a_closed_socket(socket: Any) -> Iterator[object]:
     sock = socket.socket()
     sock.close()
