@@ -12,6 +12,7 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "recorder/digest.hpp"
 #include "recorder/module.hpp"
 #include "recorder/recorder.hpp"
 #include "socket/address.hpp"
@@ -24,6 +25,7 @@ namespace tracesock {
 namespace {
 
 using recorder::Connection;
+using recorder::Digest;
 using recorder::Kind;
 using recorder::Record;
 using recorder::Recorder;
@@ -62,15 +64,21 @@ nb::tuple record_tuple(const Record& record) {
 namespace {
 
 // Takes at most `limit` records: a list of (kind, start, end, trace id, parent id, size, stall,
-// connection, calls, error, flags, trace state), and whether that ended a round.
-nb::tuple drain(std::size_t limit) {
+// connection, calls, error, flags, trace state), and whether that ended a round. Those that the
+// digest counts are not among them; without `spans`, nobody wants any.
+nb::tuple drain(std::size_t limit, bool spans) {
     Recorder& own = Recorder::get();
     recorder::Clock::calibrate();
     std::vector<Record> taken;
     bool complete = false;
     {
         const Unlocked unlocked;
-        complete = own.drain(limit, [&](const Record& record) { taken.push_back(record); });
+        const auto make_span = [&](const Record&, const Connection&) {
+            return spans ? std::nullopt : std::optional(recorder::OwnSpan{});
+        };
+        complete = own.drain(limit, [&](const Record& record) {
+            if (!Digest::get().take(record, make_span)) taken.push_back(record);
+        });
     }
     nb::list records;
     for (const Record& record : taken) records.append(record_tuple(record));
@@ -118,6 +126,45 @@ nb::object connection(std::uint32_t number) {
     }
     return nb::make_tuple(family, type, protocol, decoded(peer, protocol), decoded(local, protocol),
                           server_of(server), accepted, adopted);
+}
+
+nb::bytes bytes_of_numbers(const std::vector<double>& numbers) {
+    return nb::bytes(reinterpret_cast<const char*>(numbers.data()),
+                     numbers.size() * sizeof(double));
+}
+
+// What was counted of connections since the last call: a list of (kind, family, type, protocol,
+// peer, server, records, durations, round trips, retransmits, longest) and the numbers of those
+// that have ended. Durations and round trips are doubles in seconds; `longest` is not among them:
+// None, or (seconds, trace id, span id, flags).
+nb::tuple digest() {
+    std::vector<Digest::Group> groups;
+    std::vector<std::uint32_t> ended;
+    {
+        const Unlocked unlocked;
+        const std::lock_guard lock(Recorder::get().drain_mutex);
+        groups = Digest::get().end_round();
+        ended = Digest::get().take_ended();
+    }
+    nb::list result;
+    for (const Digest::Group& group : groups) {
+        nb::object longest = nb::none();
+        if (group.longest.has_value()) {
+            const recorder::Exemplar& one = *group.longest;
+            longest = nb::make_tuple(one.seconds,
+                                     bytes_or_none(one.trace.data(), one.trace.size(), one.traced),
+                                     bytes_or_none(one.span.data(), one.span.size(), one.traced),
+                                     static_cast<int>(one.flags));
+        }
+        result.append(
+            nb::make_tuple(static_cast<int>(group.kind), group.family, group.type, group.protocol,
+                           decoded(group.peer, group.protocol), server_of(group.server),
+                           group.records, bytes_of_numbers(group.durations),
+                           bytes_of_numbers(group.round_trips), group.retransmits, longest));
+    }
+    nb::list numbers;
+    for (const std::uint32_t number : ended) numbers.append(number);
+    return nb::make_tuple(result, numbers);
 }
 
 struct Sums {
@@ -419,7 +466,8 @@ void bind_recorder(nb::module_& parent) {
     module.def("wait", wait, nb::arg("seconds"));
     module.def("wake", [] { Recorder::get().rouse(); });
     module.def("drop_contexts", [] { Recorder::get().drop_contexts(); });
-    module.def("drain", drain, nb::arg("limit"));
+    module.def("drain", drain, nb::arg("limit"), nb::arg("spans"));
+    module.def("digest", digest);
     module.def("connection", connection, nb::arg("number"));
     module.def(
         "keep_origin", [](bool keep) { Recorder::get().keep_origin.store(keep); }, nb::arg("keep"),

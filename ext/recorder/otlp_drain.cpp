@@ -6,9 +6,13 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 
+#include "families/inet.hpp"
+#include "recorder/digest.hpp"
 #include "recorder/module.hpp"
 #include "recorder/otlp.hpp"
 #include "recorder/recorder.hpp"
@@ -19,6 +23,8 @@ namespace nb = nanobind;
 namespace tracesock {
 namespace {
 
+using recorder::Connection;
+using recorder::Digest;
 using recorder::Kind;
 using recorder::Record;
 using recorder::Recorder;
@@ -99,7 +105,7 @@ class OtlpDrain {
     OtlpDrain(nb::bytes resource, const std::string& resource_schema_url,
               const std::string& scope_name, const std::string& scope_version,
               const std::string& scope_schema_url, std::uint32_t most_in_trace,
-              std::size_t request_size)
+              std::size_t request_size, bool samples_roots)
         : encoder_({.resource = {resource.c_str(), resource.size()},
                     .resource_schema_url = resource_schema_url,
                     .scope_name = scope_name,
@@ -107,6 +113,7 @@ class OtlpDrain {
                     .scope_schema_url = scope_schema_url}),
           most_in_trace_(most_in_trace),
           request_size_(request_size),
+          samples_roots_(samples_roots),
           batch_(std::clamp(request_size / usual_span, std::size_t{64}, std::size_t{4096})) {}
 
     void connection(std::uint32_t number, std::string name, nb::bytes attributes) {
@@ -116,12 +123,30 @@ class OtlpDrain {
         entry.attributes.assign(attributes.c_str(), attributes.size());
     }
 
+    bool knows_connects(std::uint32_t number) {
+        const std::lock_guard lock(mutex());
+        const std::lock_guard own(Recorder::get().mutex);
+        const auto found = Recorder::get().connections.find(number);
+        return found != Recorder::get().connections.end() &&
+               connects_.contains(identity_of(*found->second));
+    }
+
+    // The name and attributes of connects as that of this connection, which is among those that
+    // Python sees: all of the latter but its own address.
+    void connects(std::uint32_t number, std::string name, nb::bytes attributes) {
+        const std::lock_guard lock(mutex());
+        const std::lock_guard own(Recorder::get().mutex);
+        const auto found = Recorder::get().connections.find(number);
+        if (found == Recorder::get().connections.end()) return;
+        if (connects_.size() >= most_connects) connects_.clear();
+        Connects& entry = connects_[identity_of(*found->second)];
+        entry.name = std::move(name);
+        entry.attributes.assign(attributes.c_str(), attributes.size());
+    }
+
     void forget(std::uint32_t number) {
         const std::lock_guard lock(mutex());
-        const auto found = templates_.find(number);
-        if (found == templates_.end()) return;
-        for (InTrace& in_trace : found->second.traces) put_fold(found->second, in_trace);
-        templates_.erase(found);
+        end(number);
     }
 
     // Encodes what was folded: everything, or that to which no send was added for a while.
@@ -140,6 +165,7 @@ class OtlpDrain {
         left_.clear();
         unknown_.clear();
         templates_.clear();
+        connects_.clear();
         encoder_.clear();
         lost_ = 0;
     }
@@ -242,13 +268,17 @@ class OtlpDrain {
 
     bool is_ready() const {
         const std::lock_guard lock(mutex());
-        return !left_.empty() || !unknown_.empty() || encoder_.size() >= request_size_;
+        return !left_.empty() || !unknown_.empty() || encoder_.size() >= request_size_ ||
+               Digest::get().size() >= most_digested;
     }
 
     void take(const Record& record) {
+        if (record.kind != Kind::send) {
+            take_of_connection(record);
+            return;
+        }
         // A parent of another process may have a sampler of its own.
-        if (record.kind != Kind::send || record.error != recorder::no_error ||
-            record.flags != recorder::has_parent) {
+        if (record.error != recorder::no_error || record.flags != recorder::has_parent) {
             left_.push_back(record);
             return;
         }
@@ -295,6 +325,99 @@ class OtlpDrain {
              .state = recorder::TraceStates::get().text(record.state)});
     }
 
+    void take_of_connection(const Record& record) {
+        if (record.kind == Kind::closed) {
+            // Its sends, which are not encoded yet, come before its end.
+            for (const Record& send : unknown_)
+                if (send.connection == record.connection) {
+                    left_.push_back(record);
+                    return;
+                }
+            end(record.connection);
+        }
+        const auto make_span = [&](const Record& connect, const Connection& connection) {
+            return put_connect(connect, connection);
+        };
+        if (!Digest::get().take(record, make_span)) left_.push_back(record);
+    }
+
+    static std::string identity_of(const Connection& connection) {
+        std::string identity;
+        recorder::append_identity(identity, connection, true);
+        return identity;
+    }
+
+    // Encodes a connect: nothing where Python has to.
+    std::optional<recorder::OwnSpan> put_connect(const Record& record,
+                                                 const Connection& connection) {
+        const bool root = record.flags == 0;
+        if (root ? !samples_roots_ : record.flags != recorder::has_parent) return {};
+        const auto found = connects_.find(identity_of(connection));
+        if (found == connects_.end()) return {};
+        char address[INET6_ADDRSTRLEN + 1];
+        std::array<Attribute, 2> own;
+        std::size_t count = 0;
+        if (!print_local(connection, address, own, count)) return {};
+        recorder::OwnSpan made{.made = true, .trace = record.trace, .id = identifiers_.next()};
+        if (root) {
+            const recorder::SpanId high = identifiers_.next(), low = identifiers_.next();
+            std::ranges::copy(high, made.trace.begin());
+            std::ranges::copy(low, made.trace.begin() + high.size());
+        }
+        const std::string state = recorder::TraceStates::get().text(record.state);
+        Span span;
+        span.trace = made.trace;
+        span.id = made.id;
+        if (!root) span.parent = record.parent;
+        span.trace_state = state;
+        span.name = found->second.name;
+        span.start = recorder::Clock::unix_time(record.start);
+        span.end = span.start + recorder::Clock::duration(record.duration);
+        span.encoded_attributes = found->second.attributes;
+        span.attributes = {own.data(), count};
+        if (!encoder_.span(span)) ++lost_;
+        return made;
+    }
+
+    // The attributes of its own address, as far as it has any: false where Python has to.
+    static bool print_local(const Connection& connection, char* text,
+                            std::array<Attribute, 2>& attributes, std::size_t& count) {
+        const std::string_view bytes(connection.local);
+        if (bytes.empty()) return true;
+        const auto put = [&](std::uint16_t port) {
+            attributes[count++] = {"network.local.address", std::string_view(text)};
+            if (port != 0)
+                attributes[count++] = {"network.local.port", static_cast<std::int64_t>(port)};
+        };
+        if (connection.family == AF_INET && bytes.size() >= sizeof(sockaddr_in)) {
+            sockaddr_in local;
+            std::memcpy(&local, bytes.data(), sizeof local);
+            print_inet(local.sin_addr, text);
+            put(ntohs(local.sin_port));
+            return true;
+        }
+        if (connection.family == AF_INET6 && bytes.size() >= sizeof(sockaddr_in6)) {
+            sockaddr_in6 local;
+            std::memcpy(&local, bytes.data(), sizeof local);
+            // A zone has a name.
+            if (local.sin6_scope_id != 0 ||
+                ::inet_ntop(AF_INET6, &local.sin6_addr, text, INET6_ADDRSTRLEN) == nullptr)
+                return false;
+            put(ntohs(local.sin6_port));
+            return true;
+        }
+        // An unbound Unix socket has no name.
+        return connection.family == AF_UNIX && bytes.size() <= sizeof(sa_family_t);
+    }
+
+    // The connection with this number has ended.
+    void end(std::uint32_t number) {
+        const auto found = templates_.find(number);
+        if (found == templates_.end()) return;
+        for (InTrace& in_trace : found->second.traces) put_fold(found->second, in_trace);
+        templates_.erase(found);
+    }
+
     void put_fold(const Template& entry, InTrace& in_trace) {
         if (in_trace.fold.sends == 0) return;
         put(entry, in_trace.trace, in_trace.fold);
@@ -328,16 +451,26 @@ class OtlpDrain {
         if (!encoder_.span(span)) lost_ += sends.sends;
     }
 
-    static constexpr std::size_t most_traces = 8;  // of a connection whose counts are kept
+    // What connects to one destination have in common.
+    struct Connects {
+        std::string name;
+        std::string attributes;  // encoded
+    };
+
+    static constexpr std::size_t most_connects = 1024;
+    static constexpr std::size_t most_digested = 1 << 14;  // records, until Python is told
+    static constexpr std::size_t most_traces = 8;          // of a connection whose counts are kept
 
     TraceEncoder encoder_;
     std::unordered_map<std::uint32_t, Template> templates_;
-    std::vector<Record> left_;     // for Python
-    std::vector<Record> unknown_;  // of connections that are not known yet
+    std::unordered_map<std::string, Connects> connects_;  // by identity
+    std::vector<Record> left_;                            // for Python
+    std::vector<Record> unknown_;                         // of connections that are not known yet
     Identifiers identifiers_;
     std::uint32_t most_in_trace_;
     std::size_t request_size_;
-    std::size_t batch_;  // records that are encoded before the request's size is looked at
+    bool samples_roots_;  // all spans without a parent
+    std::size_t batch_;   // records that are encoded before the request's size is looked at
     std::uint64_t lost_ = 0;
 };
 
@@ -347,12 +480,16 @@ void bind_otlp_drain(nb::module_& module) {
     nb::class_<OtlpDrain>(module, "OtlpDrain",
                           "Reads the recorder and encodes sends natively; one thread uses it.")
         .def(nb::init<nb::bytes, const std::string&, const std::string&, const std::string&,
-                      const std::string&, std::uint32_t, std::size_t>(),
+                      const std::string&, std::uint32_t, std::size_t, bool>(),
              nb::arg("resource"), nb::arg("resource_schema_url"), nb::arg("scope_name"),
              nb::arg("scope_version"), nb::arg("scope_schema_url"), nb::arg("most_in_trace"),
-             nb::arg("request_size"))
+             nb::arg("request_size"), nb::arg("samples_roots"))
         .def("connection", &OtlpDrain::connection, nb::arg("number"), nb::arg("name"),
              nb::arg("attributes"), "The name and the encoded attributes of a connection's sends.")
+        .def("connects", &OtlpDrain::connects, nb::arg("number"), nb::arg("name"),
+             nb::arg("attributes"),
+             "The same of connects as that of a connection, without its own address.")
+        .def("knows_connects", &OtlpDrain::knows_connects, nb::arg("number"))
         .def("forget", &OtlpDrain::forget, nb::arg("number"))
         .def("flush_folds", &OtlpDrain::flush_folds, nb::arg("idle"))
         .def("clear", &OtlpDrain::clear)

@@ -1,5 +1,7 @@
 #include "recorder/recorder.hpp"
 
+#include "recorder/digest.hpp"
+
 #include <pthread.h>
 #include <sys/stat.h>
 
@@ -395,6 +397,7 @@ void Recorder::after_fork() noexcept {
     ::sem_init(&wake_up, 0, 0);
     Clock::after_fork();
     round_.clear();
+    Digest::get().clear();
     for (auto& shard : shards) {
         shard->ring.clear_after_fork();
         shard->woke_at = shard->ring.written();

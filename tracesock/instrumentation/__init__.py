@@ -30,7 +30,7 @@ from tracesock.instrumentation.metrics import Metrics
 from tracesock.instrumentation.observer import SERVER_KEY, Observer
 from tracesock.instrumentation.ports import PortUse, ephemeral_ports
 from tracesock.instrumentation.snapshots import Snapshots
-from tracesock.instrumentation.spans import Provider, Spans, samples_all_children
+from tracesock.instrumentation.spans import Provider, Spans, samples_all_children, samples_all_roots
 
 __all__ = [
     "Config",
@@ -164,6 +164,7 @@ def _sink(provider: Any, settings: Config, metrics: Metrics) -> tuple[Provider, 
         provider,
         most_in_trace=settings.max_sends_per_trace,
         native=native,
+        samples_roots=samples_all_roots(provider.sampler),
         dropped=metrics.dropped,
     )
     return Provider(provider), sink

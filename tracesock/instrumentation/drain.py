@@ -12,8 +12,9 @@ import logging
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
@@ -35,6 +36,9 @@ from tracesock.instrumentation.spans import (
     Spans,
     parent_of,
 )
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
 
 _log = logging.getLogger(__name__)
 
@@ -268,11 +272,16 @@ class Drain:
         events = self.observer.events
         for _ in range(len(events)):
             self._guard(self.observer.finish, events.popleft(), self.metrics)
+        heard = self._heard()
         complete = False
         while not complete:
-            records, complete = self.spans.sink.read()
+            records, complete = self.spans.sink.read(heard)
             for record in records:
                 self._guard(self._handlers[record[0]], record)
+        groups, ended = recorder.digest()
+        for group in groups:
+            self._guard(self._count, group)
+        self._guard(self.spans.forget_all_of, ended)
         recorder.drop_contexts()
         written, dropped, _ = recorder.counts()
         written += self.observer.written
@@ -286,6 +295,19 @@ class Drain:
             self.metrics.dropped("traces", "ring_full", dropped - self._dropped_told)
             self._dropped_told = dropped
         self.metrics.hand_on()
+
+    def _heard(self) -> bool:
+        """Whether anybody gets the spans."""
+        spans = self.spans
+        if not spans.wanted:
+            return False
+        if not spans.sink.through_processors:
+            return True
+        if spans.config.request_hook is not None or spans.config.response_hook is not None:
+            return True
+        processor = getattr(spans.provider, "_active_span_processor", None)
+        each = getattr(processor, "_span_processors", None)
+        return each is None or any(one is not self._processor for one in each)
 
     def _guard(self, function: Any, *arguments: Any) -> None:
         try:
@@ -337,9 +359,35 @@ class Drain:
     def _closed(self, record: tuple[Any, ...]) -> None:
         number = record[7]
         transport = self.spans.transport(number)
-        self.spans.flush_folds(number)
         lived = (record[2] - record[1]) / 1e9 if record[2] > record[1] else None
         rtt = record[6] / 1e6 if record[6] else None
         owner = parent_of(record[3], record[4], record[10])
         self.metrics.closed(lived, transport, rtt, record[5], owner)
         self.spans.forget(number)
+
+    def _count(self, group: tuple[Any, ...]) -> None:
+        """Records of connections that were counted natively, as recorder.digest() has them."""
+        (
+            kind, family, sort, protocol, remote, server,
+            records, durations, round_trips, retransmits, longest,
+        ) = group  # fmt: skip
+        peer = self.spans.peer_at(family, sort, protocol, remote, server)
+        observed: list[tuple[Any, SpanContext | None]] = []
+        if durations:
+            observed.append((array("d", durations), None))
+        if longest is not None:
+            seconds, trace_id, span_id, flags = longest
+            observed.append((seconds, parent_of(trace_id, span_id, flags)))
+        to = (peer.transport, peer.network_type, peer.server)
+        if kind == CLOSED:
+            rtts = array("d", round_trips) or None
+            self.metrics.closed(None, peer.transport, rtts, retransmits)
+            for seconds, owner in observed:
+                self.metrics.closed(seconds, peer.transport, owner=owner)
+        elif kind == FIRST_BYTE:
+            for seconds, owner in observed:
+                self.metrics.first_byte(seconds, *to, owner)
+        elif peer.handshake:
+            self._ports.connected(peer, 0, records)
+            for seconds, span in observed:
+                self.metrics.connect(seconds, *to, None, span)

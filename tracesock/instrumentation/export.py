@@ -51,6 +51,8 @@ _PASSIVE = (SpanProcessor, BatchSpanProcessor, SimpleSpanProcessor)  # do nothin
 class ProcessorSink:
     """Gives each span to a provider's processors, within the provider's limits."""
 
+    through_processors = True
+
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
         self.delivered = 0
@@ -125,14 +127,17 @@ class ProcessorSink:
         """Until there is something to read, or the time has passed."""
         recorder.wait(seconds)
 
-    def read(self) -> tuple[list[tuple[Any, ...]], bool]:
+    def read(self, heard: bool) -> tuple[list[tuple[Any, ...]], bool]:
         """Records of the recorder, and whether these were the last that it had when their round
-        began."""
-        records, complete = recorder.drain(_BATCH)
+        began; `heard`: whether somebody gets the spans that are made of them."""
+        records, complete = recorder.drain(_BATCH, heard)
         return records, complete
 
     def connection(self, number: int, peer: Peer) -> None:
         """A connection has become known."""
+
+    def connects(self, number: int, peer: Peer) -> None:
+        """Connects are encoded by the processors."""
 
     def forget(self, number: int) -> None:
         """It has ended."""
@@ -230,11 +235,21 @@ class OtlpSink:
     `target` is the URL of an OTLP/HTTP receiver, `file:` and a path for OTLP JSON lines, or empty
     for what OTEL_EXPORTER_OTLP_* says. `most_in_trace` is the number of sends of one connection in
     one trace that are encoded natively, 0 for no limit. `native` is off where spans need Python:
-    for hooks, redaction, excluded peers or a sampler of the user's.
+    for hooks, redaction, excluded peers or a sampler of the user's; `samples_roots`: whether every
+    span without a parent is sampled.
     """
 
+    through_processors = False
+
     def __init__(
-        self, target: str, provider: Any, *, most_in_trace: int, native: bool, dropped: Any
+        self,
+        target: str,
+        provider: Any,
+        *,
+        most_in_trace: int,
+        native: bool,
+        samples_roots: bool,
+        dropped: Any,
     ) -> None:
         self._provider = provider
         resource = provider.resource
@@ -253,7 +268,9 @@ class OtlpSink:
             semconv.SCHEMA_URL,
         )
         self._encoder = _native.OtlpEncoder(*origin)
-        self._drain = recorder.OtlpDrain(*origin, most_in_trace, size) if native else None
+        self._drain = (
+            recorder.OtlpDrain(*origin, most_in_trace, size, samples_roots) if native else None
+        )
         # Makes a connection known: set by who knows them.
         self.resolve: Any = None
         self._dropped = dropped
@@ -303,12 +320,12 @@ class OtlpSink:
         else:
             self._drain.pump(seconds)
 
-    def read(self) -> tuple[list[tuple[Any, ...]], bool]:
+    def read(self, heard: bool) -> tuple[list[tuple[Any, ...]], bool]:
         """Encode what can be: the records that need Python, and whether these were the last that
         the recorder had when their round began."""
         records: list[tuple[Any, ...]]
         if self._drain is None:
-            records, complete = recorder.drain(_BATCH)
+            records, complete = recorder.drain(_BATCH, heard)
             return records, complete
         records, unknown, complete = self._drain.run()
         if unknown:
@@ -323,10 +340,15 @@ class OtlpSink:
         """Sends of this connection can be encoded natively from now on."""
         if self._drain is None:
             return
-        encoded = b"".join(
-            _native.otlp_span_attribute(key, value) for key, value in peer.attributes.items()
-        )
-        self._drain.connection(number, semconv.span_send(peer.label, peer.port), encoded)
+        name = semconv.span_send(peer.label, peer.port)
+        self._drain.connection(number, name, _encoded(peer))
+
+    def connects(self, number: int, peer: Peer) -> None:
+        """Connects as that of this connection can be encoded natively from now on."""
+        if self._drain is None or self._drain.knows_connects(number):
+            return
+        name = semconv.span_connect(peer.label, peer.port)
+        self._drain.connects(number, name, _encoded(peer))
 
     def forget(self, number: int) -> None:
         """The connection has ended."""
@@ -415,6 +437,12 @@ class OtlpSink:
                 with self._condition:
                     self._busy = False
                     self._condition.notify_all()
+
+
+def _encoded(peer: Peer) -> bytes:
+    return b"".join(
+        _native.otlp_span_attribute(key, value) for key, value in peer.attributes.items()
+    )
 
 
 def _traces_url(target: str) -> str:

@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -342,7 +342,8 @@ class _Total:
         self.total: float = 0
         self.times = 0
 
-    def put(self, value: float, span: SpanContext | None) -> None:
+    def put(self, value: float | array[float], span: SpanContext | None) -> None:
+        assert not isinstance(value, array)
         self.total += value
         self.times += 1
 
@@ -367,8 +368,10 @@ class _Durations:
     def times(self) -> int:
         return len(self.shown) + len(self.others)
 
-    def put(self, value: float, span: SpanContext | None) -> None:
-        if len(self.shown) < _MOST_SHOWN:
+    def put(self, value: float | array[float], span: SpanContext | None) -> None:
+        if isinstance(value, array):
+            self.others.extend(value)
+        elif len(self.shown) < _MOST_SHOWN:
             self.shown.append((value, span))
         elif value > self.shown[-1][0]:
             self.others.append(self.shown[-1][0])
@@ -393,8 +396,32 @@ class _Durations:
                 self.histogram.record(value, self.attributes)
 
     def _fill(self, aggregation: Any) -> None:
+        from opentelemetry.sdk.metrics._internal import aggregation as module
+
+        sdk: Any = module
+        if isinstance(aggregation, sdk._ExplicitBucketHistogramAggregation):
+            _fill_buckets(aggregation, sorted(self.others))
+            return
         for value in self.others:
             aggregation.aggregate(_Value(value), False)
+
+
+def _fill_buckets(aggregation: Any, values: list[float]) -> None:
+    """What `aggregate` does with each of these, which are in ascending order."""
+    with aggregation._lock:
+        counts = aggregation._value
+        if counts is None:
+            counts = aggregation._get_empty_bucket_counts()
+        # A bucket's upper bound belongs to it.
+        ends = [*(bisect_right(values, bound) for bound in aggregation._boundaries), len(values)]
+        aggregation._value = [
+            count + end - begin
+            for count, begin, end in zip(counts, [0, *ends[:-1]], ends, strict=True)
+        ]
+        aggregation._sum += sum(values)
+        if aggregation._record_min_max:
+            aggregation._min = min(aggregation._min, values[0])
+            aggregation._max = max(aggregation._max, values[-1])
 
 
 # --- instruments --------------------------------------------------------------------------------
@@ -756,7 +783,7 @@ class Metrics:
 
     def connect(
         self,
-        seconds: float,
+        seconds: float | array[float],
         transport: str | None,
         network_type: str | None,
         server_address: str | None,
@@ -764,7 +791,7 @@ class Metrics:
         span: SpanContext | None = None,
     ) -> None:
         """A connect that waited for the other side; `server_address` is the host's name, or its
-        address."""
+        address. Here and below, an array stands for many observations without a span."""
         self._record(
             self._instruments.connects,
             seconds,
@@ -779,9 +806,9 @@ class Metrics:
 
     def closed(
         self,
-        connection_seconds: float | None,
+        connection_seconds: float | array[float] | None,
         transport: str | None,
-        rtt: float | None = None,
+        rtt: float | array[float] | None = None,
         retransmits: int = 0,
         owner: SpanContext | None = None,
     ) -> None:
@@ -800,7 +827,7 @@ class Metrics:
 
     def first_byte(
         self,
-        seconds: float,
+        seconds: float | array[float],
         transport: str | None,
         network_type: str | None,
         server_address: str | None,
@@ -908,7 +935,7 @@ class Metrics:
     def _record(
         self,
         instrument: Any,
-        value: float,
+        value: float | array[float],
         attributes: Mapping[str, str | None],
         span: SpanContext | None = None,
         kind: type[_Total] | type[_Durations] = _Durations,
@@ -916,7 +943,9 @@ class Metrics:
         with self._lock:
             if self._closed:
                 return
-            self._interrupting.append((instrument, max(0, value), attributes, span, kind))
+            if not isinstance(value, array):
+                value = max(0, value)
+            self._interrupting.append((instrument, value, attributes, span, kind))
             if self._recording:
                 return
             self._recording = True
@@ -929,7 +958,7 @@ class Metrics:
     def _put(
         self,
         instrument: Any,
-        value: float,
+        value: float | array[float],
         attributes: Mapping[str, str | None],
         span: SpanContext | None,
         kind: type[_Total] | type[_Durations],

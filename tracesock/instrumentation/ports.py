@@ -146,8 +146,8 @@ class PortWatch:
         self._next_minute = time.monotonic() + _MINUTE
         self._warned: dict[str, float] = {}
 
-    def connected(self, peer: Peer, error: int) -> None:
-        """A TCP connect that has ended, with its errno."""
+    def connected(self, peer: Peer, error: int, count: int = 1) -> None:
+        """A TCP connect that has ended, or several, with its errno."""
         if peer.transport != "tcp" or peer.port is None:
             return
         self._failed = self._failed or error == errno.EADDRNOTAVAIL
@@ -158,7 +158,7 @@ class PortWatch:
             _recent.popitem(last=False)
         counts = self._minutes[0]
         if destination in counts or len(counts) < _MOST_DESTINATIONS:
-            counts[destination] += 1
+            counts[destination] += count
 
     def look(self) -> None:
         """Warn, where there is reason to; called again and again."""

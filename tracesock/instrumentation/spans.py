@@ -271,13 +271,20 @@ class Spans:
         if row is None:
             return _UNKNOWN
         family, kind, protocol, remote, local, server, _, _ = row
-        return self._peer(
-            semconv.transport_of(family, kind, protocol),
-            semconv.network_type_of(family),
-            remote,
-            local,
-            server,
-        )
+        return self.peer_at(family, kind, protocol, remote, server, local)
+
+    def peer_at(
+        self,
+        family: int,
+        kind: int,
+        protocol: int,
+        remote: Any,
+        server: str | None,
+        local: Any = None,
+    ) -> Peer:
+        """Connections of a socket's (family, type, protocol) to an address."""
+        transport = semconv.transport_of(family, kind, protocol)
+        return self._peer(transport, semconv.network_type_of(family), remote, local, server)
 
     def transport(self, number: int) -> str | None:
         """How the connection with this number goes: `network.transport`."""
@@ -352,8 +359,18 @@ class Spans:
 
     def forget(self, number: int) -> None:
         """The connection has ended."""
+        self.flush_folds(number)
         self._peers.pop(number, None)
         self.sink.forget(number)
+
+    def forget_all_of(self, numbers: list[int]) -> None:
+        """These connections have ended."""
+        if not self._peers and not self._folds:
+            return
+        ended = set(numbers)
+        folded = {key[0] for key in self._folds}
+        for number in (self._peers.keys() | folded) & ended:
+            self.forget(number)
 
     # --- native records -----------------------------------------------------------------------
 
@@ -365,6 +382,7 @@ class Spans:
         attributes = {**peer.attributes, **peer.local}
         if flags & ABANDONED:
             attributes[semconv.CONNECT_ABANDONED] = True
+        self.sink.connects(record[7], peer)
         return self.deliver(
             Finished(
                 "connect",
@@ -526,6 +544,13 @@ class Spans:
             idle = recorder.unix_time(recorder.ticks()) - _FOLD_IDLE
             for key in [key for key, fold in self._folds.items() if fold.end < idle]:
                 self._deliver_fold(self._folds.pop(key))
+
+
+def samples_all_roots(sampler: Any) -> bool:
+    """Whether a span without a parent is always sampled."""
+    if type(sampler).should_sample is ParentBased.should_sample:
+        sampler = sampler._root
+    return sampler is ALWAYS_ON
 
 
 def samples_all_children(sampler: Any) -> bool:

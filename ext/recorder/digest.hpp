@@ -1,0 +1,107 @@
+// What connections leave for the metrics, added up: of many records that are told alike, Python
+// sees the first few, for their exemplars, and the sums of the rest.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "recorder/recorder.hpp"
+
+namespace tracesock::recorder {
+
+// The span that an observation belongs to.
+struct Exemplar {
+    double seconds;
+    bool traced;
+    TraceId trace;
+    SpanId span;
+    std::uint8_t flags;
+};
+
+// The span of a connect.
+struct OwnSpan {
+    bool made = false;  // or none was wanted after all
+    TraceId trace{};
+    SpanId id{};
+};
+
+class Digest {
+  public:
+    // Records of a kind whose metrics have the same attributes.
+    struct Group {
+        Kind kind;
+        int family;
+        int type;
+        int protocol;
+        std::string peer;  // encoded; empty for the ends of connections, which are told without
+        std::string server;
+        std::uint32_t shown = 0;  // to Python, in this round
+        std::uint64_t records = 0;
+        std::vector<double> durations;    // seconds, but the longest
+        std::vector<double> round_trips;  // seconds; of ends
+        std::uint64_t retransmits = 0;    // segments; of ends
+        std::optional<Exemplar> longest;
+    };
+
+    // The one of this process; guarded by the recorder's drain_mutex.
+    static Digest& get() noexcept;
+
+    // Whether a record need not be seen by Python: it has nothing to tell, or is one of many and
+    // counted here. `make_span(record, connection)` is asked where a connect that is to be counted
+    // wants a span: what it made of it, or nothing, where Python is to make it.
+    template <class MakeSpan>
+    bool take(const Record& record, MakeSpan&& make_span) {
+        if (record.kind == Kind::accept) return (record.flags & only_metric) != 0;
+        const bool connects = record.kind == Kind::connect;
+        if (!connects && record.kind != Kind::first_byte && record.kind != Kind::closed)
+            return false;
+        // Of the rarer outcomes Python knows more.
+        if (connects && (record.error != no_error || (record.flags & abandoned) != 0)) return false;
+        Recorder& recorder = Recorder::get();
+        const std::lock_guard lock(recorder.mutex);
+        const auto found = recorder.connections.find(record.connection);
+        if (found == recorder.connections.end()) return false;
+        Group& group = group_of(record, *found->second);
+        if (group.shown < most_shown) {
+            ++group.shown;
+            return false;
+        }
+        OwnSpan own;
+        if (connects && (record.flags & only_metric) == 0) {
+            const std::optional<OwnSpan> made = make_span(record, *found->second);
+            if (!made.has_value()) return false;
+            own = *made;
+        }
+        add(group, record, own);
+        return true;
+    }
+
+    // The groups to which something was added: a round begins.
+    std::vector<Group> end_round();
+    // The numbers of the connections whose ends were counted.
+    std::vector<std::uint32_t> take_ended();
+    std::size_t size() const noexcept { return size_; }
+    void clear() noexcept;
+
+  private:
+    // As many as the metrics take as exemplars, with the longest of the rest.
+    static constexpr std::uint32_t most_shown = 15;
+
+    Group& group_of(const Record& record, const Connection& connection);
+    void add(Group& group, const Record& record, const OwnSpan& own);
+
+    std::unordered_map<std::string, Group> groups_;
+    std::vector<std::uint32_t> ended_;
+    std::string key_;
+    std::size_t size_ = 0;  // records
+};
+
+// What the attributes of a connection's metrics, and of its connect's span, depend on; of the
+// latter all but its own address.
+void append_identity(std::string& out, const Connection& connection, bool with_peer);
+
+}  // namespace tracesock::recorder
