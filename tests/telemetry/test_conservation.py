@@ -543,6 +543,31 @@ def test_fork_while_threads_send(telemetry: Telemetry, tmp_path: Path) -> None:
     assert len(set(identifiers)) == len(identifiers)
 
 
+def test_fork_in_the_midst_of_a_flush(telemetry: Telemetry) -> None:
+    """By a processor, or a signal handler: the child comes back out of the flush as well."""
+
+    class Forks(SpanProcessor):
+        child: int | None = None
+
+        def on_end(self, span: Any) -> None:
+            if self.child is None:
+                self.child = os.fork()
+
+    processor = Forks()
+    plain = telemetry(max_sends_per_trace=0, drain_interval=600.0)
+    plain.provider.add_span_processor(processor)
+    send(5)
+    flushed = None
+    try:
+        flushed = plain.provider.force_flush()
+        tracesock.instrumentation.flush()
+    finally:
+        if processor.child == 0:
+            os._exit(0 if flushed else 1)
+    assert processor.child is not None and flushed
+    assert os.waitstatus_to_exitcode(os.waitpid(processor.child, 0)[1]) == 0
+
+
 def test_a_child_of_multiprocessing_delivers_when_it_ends(
     telemetry: Telemetry, tmp_path: Path
 ) -> None:

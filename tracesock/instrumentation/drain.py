@@ -218,7 +218,8 @@ class Drain:
         """Whether this thread delivers now, alone, until the end of the block: not where another is
         at it for `timeout` seconds, and not where this thread is, which a signal handler has
         interrupted: it goes on with it then."""
-        if not self._lock.acquire(timeout=timeout):
+        lock = self._lock  # a forked child, which goes on with this, has another
+        if not lock.acquire(timeout=timeout):
             yield False
             return
         taken = False
@@ -228,9 +229,9 @@ class Drain:
                 self._turn_of = threading.get_ident()
             yield taken
         finally:
-            if taken:
+            if taken and lock is self._lock:
                 self._turn_of = None
-            self._lock.release()
+            lock.release()
             if taken and self._stop_after_turn:
                 self._stop_after_turn = False
                 self.stop()
