@@ -49,7 +49,7 @@ def send(count: int, pair: Any = None) -> None:
 @pytest.fixture
 def pairs() -> Iterator[list[Any]]:
     """Connections that stay open: an end is a record as well."""
-    made = [tracesock.socketpair() for _ in range(3)]
+    made = [tracesock.socketpair() for _ in range(8)]
     yield made
     for pair in made:
         for sock in pair:
@@ -79,9 +79,9 @@ class Gate(SpanProcessor):
 
 
 @pytest.mark.parametrize("limit", [0, 128])
-def test_eight_threads(telemetry: Telemetry, limit: int) -> None:
+def test_eight_threads(telemetry: Telemetry, pairs: list[Any], limit: int) -> None:
     plain = telemetry(max_sends_per_trace=limit, drain_interval=0.05)
-    threads = [threading.Thread(target=send, args=(3000,)) for _ in range(8)]
+    threads = [threading.Thread(target=send, args=(3000, pair)) for pair in pairs]
     for thread in threads:
         thread.start()
     for thread in threads:
