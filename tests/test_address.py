@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -110,6 +111,23 @@ def test_what_was_never_made_is_no_address() -> None:
             with pytest.raises(TypeError, match="AF_INET address must be tuple, not"):
                 call(hollow)
         assert Address(socket.AF_INET, ("127.0.0.1", 80)) != hollow
+
+
+def test_none_is_made_past_the_class() -> None:
+    """Such an instance would end the process when it is freed."""
+    program = """
+from tracesock import Address
+try:
+    object.__new__(Address)
+except TypeError as error:
+    print(error)
+hollow = Address.__new__(Address)
+made = Address.__new__(Address, 2, ("127.0.0.1", 80))
+assert made == Address(2, ("127.0.0.1", 80)) != hollow
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"object\.__new__\(.*Address\) is not safe, use .*\n", done.stdout)
 
 
 def test_create_connection_takes_an_address_of_any_family(tmp_path: Path) -> None:

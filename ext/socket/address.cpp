@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string_view>
 #include <typeinfo>
+#include <utility>
 
 #include "recorder/recorder.hpp"
 #include "resolver/resolver.hpp"
@@ -316,14 +317,27 @@ PyObject* make_address(const Address& address, int family, int protocol) {
         nullptr, [&] { return nb::cast(Prepared{address, family, protocol, {}}).release().ptr(); });
 }
 
+namespace {
+
+newfunc inherited_new = nullptr;
+
+// A tp_new of the class's own, without which object.__new__ would make an instance that nanobind
+// does not know, and whose end aborts the process.
+PyObject* address_new(PyTypeObject* type, PyObject* arguments, PyObject* names) noexcept {
+    return inherited_new(type, arguments, names);
+}
+
+}  // namespace
+
 void bind_address(nb::module_& module) {
-    nb::class_<Prepared>(
+    nb::class_<Prepared> type(
         module, "Address", nb::is_final(),
         "Address(family, address, proto=0)\n\nAn address, encoded once: accepted wherever an "
         "address tuple of the family is, and not\nread again by any call. A host name in it is "
         "looked up here. Immutable, hashable, and\nequal to another of the same bytes and "
         "protocol. "
-        "Raises what the socket's own methods raise\nfor a wrong address.")
+        "Raises what the socket's own methods raise\nfor a wrong address.");
+    type
         // Not __init__, which could be called again.
         .def(nb::new_([](int family, nb::object address, int protocol) {
                  Prepared made = prepare(family, address, protocol, "Address");
@@ -369,6 +383,8 @@ void bind_address(nb::module_& module) {
         .def("__repr__", [](const Prepared& self) {
             return nb::str("Address(family={}, address={!r})").format(self.family, decoded(self));
         });
+    newfunc& its_new = reinterpret_cast<PyTypeObject*>(type.ptr())->tp_new;
+    if (its_new != address_new) inherited_new = std::exchange(its_new, address_new);
 
     module.def(
         "encode_address",
