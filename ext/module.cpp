@@ -7,6 +7,7 @@
 #include "resolver/resolver.hpp"
 #include "socket/bindings.hpp"
 #include "socket/python.hpp"
+#include "socket/state.hpp"
 
 namespace nb = nanobind;
 
@@ -35,6 +36,10 @@ nb::object bind_late(const nb::dict& names, const Part& part) {
     const nb::ft_lock_guard guard(binding);
     const nb::str wanted(part.name);
     if (!names.contains(wanted)) {
+        // Another interpreter may have imported the extension since.
+        Interpreter* const own = interpreter();
+        if (own == nullptr) throw nb::python_error();
+        if (nb::detail::internals != own->internals) nb::detail::internals = own->internals;
         auto stage = nb::steal<nb::module_>(PyModule_New("tracesock._native"));
         if (!stage.is_valid()) throw nb::python_error();
         part.bind(stage);

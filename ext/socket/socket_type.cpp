@@ -26,8 +26,21 @@ namespace {
 
 constexpr const char* interpreter_key = "tracesock._native";
 
+// Those that have imported the extension and have not ended: more than one share a lock.
+std::vector<Interpreter*>& importers() {
+    static auto& all = *new std::vector<Interpreter*>();
+    return all;
+}
+
 void destroy_interpreter(PyObject* capsule) noexcept {
-    delete static_cast<Interpreter*>(PyCapsule_GetPointer(capsule, interpreter_key));
+    auto* own = static_cast<Interpreter*>(PyCapsule_GetPointer(capsule, interpreter_key));
+    std::vector<Interpreter*>& others = importers();
+    std::erase(others, own);
+    // What is nanobind's in the extension speaks to one interpreter's state: to none that has
+    // ended.
+    if (nb::detail::internals == own->internals && !others.empty())
+        nb::detail::internals = others.front()->internals;
+    delete own;
 }
 
 // --- making and filling -----------------------------------------------------------------------
@@ -697,6 +710,8 @@ void bind_socket(nb::module_& module) {
     own->native_type = reinterpret_cast<PyTypeObject*>(type.ptr());
     own->base_settimeout = stock.attr("settimeout").ptr();
     own->base_detach = stock.attr("detach").ptr();
+    if (own->internals == nullptr) importers().push_back(own);
+    own->internals = nb::detail::internals;
     module.attr("Socket") = type;
 
     module.def(

@@ -13,6 +13,10 @@
 #include "families/family.hpp"
 // clang-format on
 
+namespace nanobind::detail {
+struct nb_internals;
+}
+
 namespace tracesock {
 
 namespace recorder {
@@ -72,6 +76,8 @@ struct Interpreter {
     // Somebody calls the base's methods by themselves: instances of the class itself have a filled
     // base, too.
     std::atomic<bool> fills_all{false};
+    // nanobind's state for it, once it has imported the extension.
+    nanobind::detail::nb_internals* internals = nullptr;
 };
 
 // The current interpreter's, made when first asked for; null with an exception set.

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from tests.behaviours import Failing, Index, attempt, behaviour, shown, streams
+from tests.behaviours import Failing, Index, attempt, behaviour, shown, streams, unraisable
 
 
 def closed(stream: Any) -> object:
@@ -146,7 +146,7 @@ def of_a_class_that_borrows_the_methods(socket: Any) -> Iterator[object]:
             second.close()
             yield borrower._io_refs, one.fileno() >= 0
         yield borrower._io_refs, one.fileno()
-    with socket.socket() as sock:
+    with socket.socket() as sock, unraisable():
         without = Borrower(sock)
         del without._io_refs, without._closed
         for method in (without.makefile, without._decref_socketios, without.close):
