@@ -512,7 +512,6 @@ class recorder:
         def connects(self, number: int, name: str, attributes: bytes) -> None:
             """The same of connects as that of a connection, without its own address."""
 
-        def knows_connects(self, number: int) -> bool: ...
         def forget(self, number: int) -> None: ...
         def flush_folds(self, idle: float) -> None: ...
         def clear(self) -> None: ...
@@ -522,9 +521,9 @@ class recorder:
             Python.
             """
 
-        def run(self) -> tuple[list[tuple[Any, ...]], list[int], bool]:
-            """Encode: (records for Python, connections to make known, whether a round has
-            ended).
+        def run(self) -> tuple[list[tuple[Any, ...]], list[int], list[int], bool]:
+            """Encode: (records for Python, connections to make known, and as whose connects,
+            whether a round has ended).
             """
 
         def resume(self) -> list[tuple[Any, ...]]: ...

@@ -16,12 +16,11 @@ void append(std::string& out, Number number) {
 
 }  // namespace
 
-void append_identity(std::string& out, const Connection& connection, bool with_peer) {
+void append_identity(std::string& out, const Connection& connection) {
+    const std::string_view peer(connection.peer), server(connection.server);
     append(out, connection.family);
     append(out, connection.type);
     append(out, connection.protocol);
-    if (!with_peer) return;
-    const std::string_view peer(connection.peer), server(connection.server);
     append(out, peer.size());
     out += peer;
     out += server;
@@ -34,21 +33,27 @@ Digest& Digest::get() noexcept {
 }
 
 Digest::Group& Digest::group_of(const Record& record, const Connection& connection) {
-    const bool with_peer = record.kind != Kind::closed;
+    const SocketKind socket{connection.family, connection.type, connection.protocol};
+    if (record.kind == Kind::closed) return group_of_end(socket);
     key_.assign(1, static_cast<char>(record.kind));
-    append_identity(key_, connection, with_peer);
+    append_identity(key_, connection);
     const auto [found, made] = groups_.try_emplace(key_);
     Group& group = found->second;
     if (made) {
         group.kind = record.kind;
-        group.family = connection.family;
-        group.type = connection.type;
-        group.protocol = connection.protocol;
-        if (with_peer) {
-            group.peer = std::string_view(connection.peer);
-            group.server = std::string_view(connection.server);
-        }
+        group.socket = socket;
+        group.peer = std::string_view(connection.peer);
+        group.server = std::string_view(connection.server);
     }
+    return group;
+}
+
+Digest::Group& Digest::group_of_end(const SocketKind& socket) {
+    key_.assign(1, static_cast<char>(Kind::closed));
+    append(key_, socket);
+    Group& group = groups_.try_emplace(key_).first->second;
+    group.kind = Kind::closed;
+    group.socket = socket;
     return group;
 }
 

@@ -34,9 +34,7 @@ class Digest {
     // Records of a kind whose metrics have the same attributes.
     struct Group {
         Kind kind;
-        int family;
-        int type;
-        int protocol;
+        SocketKind socket;
         std::string peer;  // encoded; empty for the ends of connections, which are told without
         std::string server;
         std::uint32_t shown = 0;  // to Python, in this round
@@ -61,15 +59,18 @@ class Digest {
             return false;
         // Of the rarer outcomes Python knows more.
         if (connects && (record.error != no_error || (record.flags & abandoned) != 0)) return false;
+        if (record.kind == Kind::closed && record.calls != 0) {
+            Group& group = group_of_end(SocketKind::of(record));
+            if (shows(group)) return false;
+            add(group, record, {});
+            return true;
+        }
         Recorder& recorder = Recorder::get();
         const std::lock_guard lock(recorder.mutex);
         const auto found = recorder.connections.find(record.connection);
         if (found == recorder.connections.end()) return false;
         Group& group = group_of(record, *found->second);
-        if (group.shown < most_shown) {
-            ++group.shown;
-            return false;
-        }
+        if (shows(group)) return false;
         OwnSpan own;
         if (connects && (record.flags & only_metric) == 0) {
             const std::optional<OwnSpan> made = make_span(record, *found->second);
@@ -88,10 +89,17 @@ class Digest {
     void clear() noexcept;
 
   private:
-    // As many as the metrics take as exemplars, with the longest of the rest.
-    static constexpr std::uint32_t most_shown = 15;
+    // With the longest of the rest these are the metrics' exemplars.
+    static constexpr std::uint32_t most_shown = 3;
 
     Group& group_of(const Record& record, const Connection& connection);
+    Group& group_of_end(const SocketKind& kind);
+    // Whether Python is to see the record itself, as one of the first.
+    static bool shows(Group& group) noexcept {
+        if (group.shown >= most_shown) return false;
+        ++group.shown;
+        return true;
+    }
     void add(Group& group, const Record& record, const OwnSpan& own);
 
     std::unordered_map<std::string, Group> groups_;
@@ -102,6 +110,6 @@ class Digest {
 
 // What the attributes of a connection's metrics, and of its connect's span, depend on; of the
 // latter all but its own address.
-void append_identity(std::string& out, const Connection& connection, bool with_peer);
+void append_identity(std::string& out, const Connection& connection);
 
 }  // namespace tracesock::recorder

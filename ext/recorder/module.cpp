@@ -156,11 +156,11 @@ nb::tuple digest() {
                                      bytes_or_none(one.span.data(), one.span.size(), one.traced),
                                      static_cast<int>(one.flags));
         }
-        result.append(
-            nb::make_tuple(static_cast<int>(group.kind), group.family, group.type, group.protocol,
-                           decoded(group.peer, group.protocol), server_of(group.server),
-                           group.records, bytes_of_numbers(group.durations),
-                           bytes_of_numbers(group.round_trips), group.retransmits, longest));
+        result.append(nb::make_tuple(
+            static_cast<int>(group.kind), group.socket.family, group.socket.type,
+            group.socket.protocol, decoded(group.peer, group.socket.protocol),
+            server_of(group.server), group.records, bytes_of_numbers(group.durations),
+            bytes_of_numbers(group.round_trips), group.retransmits, longest));
     }
     nb::list numbers;
     for (const std::uint32_t number : ended) numbers.append(number);

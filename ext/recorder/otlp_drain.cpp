@@ -123,16 +123,8 @@ class OtlpDrain {
         entry.attributes.assign(attributes.c_str(), attributes.size());
     }
 
-    bool knows_connects(std::uint32_t number) {
-        const std::lock_guard lock(mutex());
-        const std::lock_guard own(Recorder::get().mutex);
-        const auto found = Recorder::get().connections.find(number);
-        return found != Recorder::get().connections.end() &&
-               connects_.contains(identity_of(*found->second));
-    }
-
-    // The name and attributes of connects as that of this connection, which is among those that
-    // Python sees: all of the latter but its own address.
+    // The name and attributes of connects as that of this connection: all of the latter but its own
+    // address.
     void connects(std::uint32_t number, std::string name, nb::bytes attributes) {
         const std::lock_guard lock(mutex());
         const std::lock_guard own(Recorder::get().mutex);
@@ -164,6 +156,7 @@ class OtlpDrain {
         const std::lock_guard lock(mutex());
         left_.clear();
         unknown_.clear();
+        unknown_connects_.clear();
         templates_.clear();
         connects_.clear();
         encoder_.clear();
@@ -194,8 +187,9 @@ class OtlpDrain {
     }
 
     // Encodes until a round has ended, a request is large enough, or there is something for Python:
-    // (records that are not encoded here, connections that are not known yet, whether a round has
-    // ended). The sends of the latter are kept for `resume`.
+    // (records that are not encoded here, connections whose sends, and those as whose connects, are
+    // not known yet, whether a round has ended). What these sent, and their connects, are kept for
+    // `resume`.
     nb::tuple run() {
         bool complete = false;
         recorder::Clock::calibrate();
@@ -207,15 +201,16 @@ class OtlpDrain {
             } while (!complete && !is_ready());
         }
         std::vector<Record> left;
-        std::unordered_set<std::uint32_t> unknown;
+        std::unordered_set<std::uint32_t> unknown, unknown_connects;
         {
             const std::lock_guard lock(mutex());
             left = std::exchange(left_, {});
             for (const Record& record : unknown_) unknown.insert(record.connection);
+            for (const auto& [identity, records] : unknown_connects_)
+                unknown_connects.insert(records.front().connection);
         }
-        nb::list numbers;
-        for (const std::uint32_t number : unknown) numbers.append(number);
-        return nb::make_tuple(listed(left), numbers, complete);
+        return nb::make_tuple(listed(left), numbers_of(unknown), numbers_of(unknown_connects),
+                              complete);
     }
 
     // Encodes what waited for its connection to become known.
@@ -228,6 +223,8 @@ class OtlpDrain {
                 templates_.try_emplace(record.connection).first->second.named();
                 take(record);
             }
+            for (const auto& [identity, records] : std::exchange(unknown_connects_, {}))
+                for (const Record& record : records) digest(record);
             left = std::exchange(left_, {});
         }
         return listed(left);
@@ -257,6 +254,12 @@ class OtlpDrain {
   private:
     static constexpr std::size_t usual_span = 256;  // bytes of one
 
+    static nb::list numbers_of(const std::unordered_set<std::uint32_t>& numbers) {
+        nb::list list;
+        for (const std::uint32_t number : numbers) list.append(number);
+        return list;
+    }
+
     static nb::list listed(const std::vector<Record>& records) {
         nb::list list;
         for (const Record& record : records) list.append(record_tuple(record));
@@ -268,8 +271,8 @@ class OtlpDrain {
 
     bool is_ready() const {
         const std::lock_guard lock(mutex());
-        return !left_.empty() || !unknown_.empty() || encoder_.size() >= request_size_ ||
-               Digest::get().size() >= most_digested;
+        return !left_.empty() || !unknown_.empty() || !unknown_connects_.empty() ||
+               encoder_.size() >= request_size_ || Digest::get().size() >= most_digested;
     }
 
     void take(const Record& record) {
@@ -326,6 +329,7 @@ class OtlpDrain {
     }
 
     void take_of_connection(const Record& record) {
+        if (record.kind == Kind::connect && waits_for_identity(record)) return;
         if (record.kind == Kind::closed) {
             // Its sends, which are not encoded yet, come before its end.
             for (const Record& send : unknown_)
@@ -335,23 +339,45 @@ class OtlpDrain {
                 }
             end(record.connection);
         }
+        digest(record);
+    }
+
+    void digest(const Record& record) {
         const auto make_span = [&](const Record& connect, const Connection& connection) {
             return put_connect(connect, connection);
         };
         if (!Digest::get().take(record, make_span)) left_.push_back(record);
     }
 
+    // Whether a connect is kept until Python has named those like it.
+    bool waits_for_identity(const Record& record) {
+        if (!encodes(record)) return false;
+        const std::lock_guard lock(Recorder::get().mutex);
+        const auto found = Recorder::get().connections.find(record.connection);
+        if (found == Recorder::get().connections.end()) return false;
+        std::string identity = identity_of(*found->second);
+        if (connects_.contains(identity)) return false;
+        unknown_connects_[std::move(identity)].push_back(record);
+        return true;
+    }
+
+    // Whether a connect's span needs no Python, as far as the record tells.
+    bool encodes(const Record& record) const noexcept {
+        return record.error == recorder::no_error &&
+               (record.flags == recorder::has_parent || (record.flags == 0 && samples_roots_));
+    }
+
     static std::string identity_of(const Connection& connection) {
         std::string identity;
-        recorder::append_identity(identity, connection, true);
+        recorder::append_identity(identity, connection);
         return identity;
     }
 
     // Encodes a connect: nothing where Python has to.
     std::optional<recorder::OwnSpan> put_connect(const Record& record,
                                                  const Connection& connection) {
+        if (!encodes(record)) return {};
         const bool root = record.flags == 0;
-        if (root ? !samples_roots_ : record.flags != recorder::has_parent) return {};
         const auto found = connects_.find(identity_of(connection));
         if (found == connects_.end()) return {};
         char address[INET6_ADDRSTRLEN + 1];
@@ -465,7 +491,8 @@ class OtlpDrain {
     std::unordered_map<std::uint32_t, Template> templates_;
     std::unordered_map<std::string, Connects> connects_;  // by identity
     std::vector<Record> left_;                            // for Python
-    std::vector<Record> unknown_;                         // of connections that are not known yet
+    std::vector<Record> unknown_;  // sends of connections that are not known yet
+    std::unordered_map<std::string, std::vector<Record>> unknown_connects_;  // by identity
     Identifiers identifiers_;
     std::uint32_t most_in_trace_;
     std::size_t request_size_;
@@ -489,7 +516,6 @@ void bind_otlp_drain(nb::module_& module) {
         .def("connects", &OtlpDrain::connects, nb::arg("number"), nb::arg("name"),
              nb::arg("attributes"),
              "The same of connects as that of a connection, without its own address.")
-        .def("knows_connects", &OtlpDrain::knows_connects, nb::arg("number"))
         .def("forget", &OtlpDrain::forget, nb::arg("number"))
         .def("flush_folds", &OtlpDrain::flush_folds, nb::arg("idle"))
         .def("clear", &OtlpDrain::clear)
@@ -497,7 +523,9 @@ void bind_otlp_drain(nb::module_& module) {
         .def("pump", &OtlpDrain::pump, nb::arg("seconds"),
              "Encode what comes for at most `seconds`, until there is something to do for Python.")
         .def("run", &OtlpDrain::run,
-             "Encode: (records for Python, connections to make known, whether a round has ended).")
+             "Encode: (records for Python, connections to make known, and as whose connects, "
+             "whether "
+             "a round has ended).")
         .def("resume", &OtlpDrain::resume)
         .def("take", &OtlpDrain::take_request, "The request so far, which begins anew.")
         .def_prop_ro("count", &OtlpDrain::count, "Spans in the request.");

@@ -31,12 +31,30 @@ struct Record {
     std::uint64_t size;        // send: bytes; closed: retransmitted segments
     std::uint32_t stall;       // send: microseconds waited; closed: smoothed RTT in microseconds
     std::uint32_t connection;  // the connection's number
-    std::uint16_t calls;       // system calls, at most 65535
-    std::int16_t error;
+    std::uint16_t calls;       // system calls, at most 65535; closed: the kind of socket
+    std::int16_t error;        // closed: its protocol
     Kind kind;
     std::uint8_t flags;
     std::uint16_t state;  // of the trace: a number of TraceStates
 };
 static_assert(sizeof(Record) == 64);
+
+// What socket(2) was called with: in the record of an end, which is then told without looking the
+// connection up. A kind of 0 where the numbers are too large for it.
+struct SocketKind {
+    int family = 0;
+    int type = 0;
+    int protocol = 0;
+
+    void put(Record& record) const noexcept {
+        const bool small = family > 0 && family <= 0xff && type > 0 && type <= 0xff &&
+                           protocol >= 0 && protocol <= 0x7fff;
+        record.calls = small ? static_cast<std::uint16_t>(family << 8 | type) : std::uint16_t{0};
+        record.error = small ? static_cast<std::int16_t>(protocol) : no_error;
+    }
+    static SocketKind of(const Record& record) noexcept {
+        return {record.calls >> 8, record.calls & 0xff, record.error};
+    }
+};
 
 }  // namespace tracesock::recorder

@@ -295,6 +295,8 @@ void Recorder::release(Connection& connection) noexcept {
 }
 
 void Recorder::begin_round() {
+    // Freed after the mutex is given up, which every thread that makes a socket wants.
+    std::vector<decltype(connections)::node_type> freed;
     const std::lock_guard lock(mutex);
     // Not at the end of the round before: its last records were still to be named then.
     // Looked at before the calls that hold one, which are counted within a visit. A thread whose
@@ -317,7 +319,7 @@ void Recorder::begin_round() {
             found->second->closed_epoch = epoch + 2;
             closed.push_back(number);
         } else {
-            connections.erase(found);
+            freed.push_back(connections.extract(found));
         }
     }
     TraceStates::get().begin_round(epoch);
@@ -1057,6 +1059,7 @@ void socket_closes(Socket& socket, End how) noexcept {
         Record record{};
         record.kind = Kind::closed;
         owned_by(record, *connection);
+        SocketKind{connection->family, connection->type, connection->protocol}.put(record);
         const std::uint64_t established = connection->established.load(std::memory_order_relaxed);
         if (!detached && !connection->adopted && established != 0) {
             record.start = established;

@@ -57,6 +57,7 @@ class ProcessorSink:
         self._provider = provider
         self.delivered = 0
         self.resolve: Any = None
+        self.describe: Any = None
         self._asked: Any = None  # the processors that were asked whether they want starts
         self._wants_start = False
 
@@ -135,9 +136,6 @@ class ProcessorSink:
 
     def connection(self, number: int, peer: Peer) -> None:
         """A connection has become known."""
-
-    def connects(self, number: int, peer: Peer) -> None:
-        """Connects are encoded by the processors."""
 
     def forget(self, number: int) -> None:
         """It has ended."""
@@ -271,8 +269,9 @@ class OtlpSink:
         self._drain = (
             recorder.OtlpDrain(*origin, most_in_trace, size, samples_roots) if native else None
         )
-        # Makes a connection known: set by who knows them.
+        # Makes a connection known, and says what it is: set by who knows them.
         self.resolve: Any = None
+        self.describe: Any = None
         self._dropped = dropped
         self._waiting: deque[tuple[bytes, int]] = deque()
         self._size = 0
@@ -327,10 +326,14 @@ class OtlpSink:
         if self._drain is None:
             records, complete = recorder.drain(_BATCH, heard)
             return records, complete
-        records, unknown, complete = self._drain.run()
-        if unknown:
+        records, unknown, unknown_connects, complete = self._drain.run()
+        if unknown or unknown_connects:
             for number in unknown:
                 self.resolve(number)
+            for number in unknown_connects:
+                peer = self.describe(number)
+                name = semconv.span_connect(peer.label, peer.port)
+                self._drain.connects(number, name, _encoded(peer))
             records += self._drain.resume()
         if self._drain.count and not complete:
             self._hand_on(self._drain)
@@ -342,13 +345,6 @@ class OtlpSink:
             return
         name = semconv.span_send(peer.label, peer.port)
         self._drain.connection(number, name, _encoded(peer))
-
-    def connects(self, number: int, peer: Peer) -> None:
-        """Connects as that of this connection can be encoded natively from now on."""
-        if self._drain is None or self._drain.knows_connects(number):
-            return
-        name = semconv.span_connect(peer.label, peer.port)
-        self._drain.connects(number, name, _encoded(peer))
 
     def forget(self, number: int) -> None:
         """The connection has ended."""

@@ -166,6 +166,7 @@ class Spans:
         self._provider = provider
         self.sink = sink
         sink.resolve = self.keep_peer
+        sink.describe = self.peer
         self.config = config
         # Called with how many records a span stood for that was not delivered, and told why.
         self.failed: Callable[[int], None] = lambda records: None
@@ -382,7 +383,6 @@ class Spans:
         attributes = {**peer.attributes, **peer.local}
         if flags & ABANDONED:
             attributes[semconv.CONNECT_ABANDONED] = True
-        self.sink.connects(record[7], peer)
         return self.deliver(
             Finished(
                 "connect",
