@@ -13,6 +13,7 @@ The stock module beside it is never instrumented. A mode is a process of its own
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -45,6 +46,11 @@ SUBJECTS = {
     "recvfrom, UDP": calls.datagrams_in(udp_pair, "sock.recvfrom(size)", 1, None),
     "socket, close": connections.lives,
     "connect, accept, close": connections.connections,
+}
+# In bursts that are long enough for what a thread beside the program does with them.
+WITHOUT_A_PAUSE = {
+    "sendto, UDP": 10_000,
+    "connect, accept, close": 2_000,
 }
 QUICK = ("send, Unix", "recv_into, Unix", "sendto, UDP", "connect, accept, close")
 
@@ -117,6 +123,16 @@ def rows(mode: str, quick: bool) -> Iterator[Row]:
         if not quick or name in QUICK:
             target = TARGETS.get(name) if mode in ("metrics", "spans") else None
             yield harness.against_stock(f"{name}; {mode}", make, target)
+    for name, calls_in_burst in () if quick else WITHOUT_A_PAUSE.items():
+        yield harness.against_stock(
+            f"{name}, {calls_in_burst:,} without a pause; {mode}",
+            _longer(SUBJECTS[name], calls_in_burst),
+            bursts=2,
+        )
+
+
+def _longer(make: harness.Make, calls_in_burst: int) -> harness.Make:
+    return lambda module: dataclasses.replace(make(module), calls=calls_in_burst)
 
 
 def children(arguments: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
