@@ -204,7 +204,7 @@ class Drain:
             # Outside the lock: a flush need not wait for what only waits.
             self.spans.sink.wait(interval)
             if not self._stopping:
-                self.once()
+                self._guard(self.once)
                 with self._turn() as taken:  # a flush in another thread tells it of connects
                     if taken:
                         self._guard(self._ports.look)
