@@ -1,5 +1,6 @@
 #include "recorder/digest.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace tracesock::recorder {
@@ -37,9 +38,8 @@ Digest::Group& Digest::group_of(const Record& record, const Connection& connecti
     if (record.kind == Kind::closed) return group_of_end(socket);
     key_.assign(1, static_cast<char>(record.kind));
     append_identity(key_, connection);
-    const auto [found, made] = groups_.try_emplace(key_);
-    Group& group = found->second;
-    if (made) {
+    Group& group = groups_.try_emplace(key_).first->second;
+    if (group.records == 0) {
         group.kind = record.kind;
         group.socket = socket;
         group.peer = std::string_view(connection.peer);
@@ -81,12 +81,21 @@ void Digest::add(Group& group, const Record& record, const OwnSpan& own) {
                              .flags = connects ? std::uint8_t{0} : record.flags};
 }
 
-std::vector<Digest::Group> Digest::end_round() {
+std::vector<Digest::Group> Digest::take_groups() {
     std::vector<Group> taken;
-    for (auto& [key, group] : groups_)
-        if (group.records != 0) taken.push_back(std::move(group));
-    groups_.clear();
+    for (auto& [key, group] : groups_) {
+        if (group.records == 0) continue;
+        Group& own = taken.emplace_back(std::exchange(group, Group{}));
+        group.shown = own.shown;
+        std::ranges::sort(own.durations);
+        std::ranges::sort(own.round_trips);
+    }
     size_ = 0;
+    const std::uint64_t now = Clock::ticks();
+    if (Clock::duration(now - began_) >= shown_for) {
+        began_ = now;
+        groups_.clear();
+    }
     return taken;
 }
 

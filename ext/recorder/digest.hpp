@@ -37,7 +37,7 @@ class Digest {
         SocketKind socket;
         std::string peer;  // encoded; empty for the ends of connections, which are told without
         std::string server;
-        std::uint32_t shown = 0;  // to Python, in this round
+        std::uint32_t shown = 0;  // to Python
         std::uint64_t records = 0;
         std::vector<double> durations;    // seconds, but the longest
         std::vector<double> round_trips;  // seconds; of ends
@@ -81,16 +81,17 @@ class Digest {
         return true;
     }
 
-    // The groups to which something was added: a round begins.
-    std::vector<Group> end_round();
+    // What was added since the last call, by group; numbers in ascending order.
+    std::vector<Group> take_groups();
     // The numbers of the connections whose ends were counted.
     std::vector<std::uint32_t> take_ended();
     std::size_t size() const noexcept { return size_; }
     void clear() noexcept;
 
   private:
-    // With the longest of the rest these are the metrics' exemplars.
+    // Of a group, in a second. With the longest of the rest these are the metrics' exemplars.
     static constexpr std::uint32_t most_shown = 3;
+    static constexpr std::uint64_t shown_for = 1'000'000'000;  // ns
 
     Group& group_of(const Record& record, const Connection& connection);
     Group& group_of_end(const SocketKind& kind);
@@ -105,7 +106,8 @@ class Digest {
     std::unordered_map<std::string, Group> groups_;
     std::vector<std::uint32_t> ended_;
     std::string key_;
-    std::size_t size_ = 0;  // records
+    std::uint64_t began_ = 0;  // ticks at which showing began anew
+    std::size_t size_ = 0;     // records
 };
 
 // What the attributes of a connection's metrics, and of its connect's span, depend on; of the

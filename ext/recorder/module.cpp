@@ -76,9 +76,11 @@ nb::tuple drain(std::size_t limit, bool spans) {
         const auto make_span = [&](const Record&, const Connection&) {
             return spans ? std::nullopt : std::optional(recorder::OwnSpan{});
         };
-        complete = own.drain(limit, [&](const Record& record) {
-            if (!Digest::get().take(record, make_span)) taken.push_back(record);
-        });
+        do {
+            complete = own.drain(limit - taken.size(), [&](const Record& record) {
+                if (!Digest::get().take(record, make_span)) taken.push_back(record);
+            });
+        } while (!complete && taken.size() < limit);
     }
     nb::list records;
     for (const Record& record : taken) records.append(record_tuple(record));
@@ -143,7 +145,7 @@ nb::tuple digest() {
     {
         const Unlocked unlocked;
         const std::lock_guard lock(Recorder::get().drain_mutex);
-        groups = Digest::get().end_round();
+        groups = Digest::get().take_groups();
         ended = Digest::get().take_ended();
     }
     nb::list result;
@@ -162,9 +164,8 @@ nb::tuple digest() {
             server_of(group.server), group.records, bytes_of_numbers(group.durations),
             bytes_of_numbers(group.round_trips), group.retransmits, longest));
     }
-    nb::list numbers;
-    for (const std::uint32_t number : ended) numbers.append(number);
-    return nb::make_tuple(result, numbers);
+    return nb::make_tuple(result, nb::bytes(reinterpret_cast<const char*>(ended.data()),
+                                            ended.size() * sizeof(std::uint32_t)));
 }
 
 struct Sums {
@@ -447,6 +448,10 @@ void bind_recorder(nb::module_& parent) {
             own.suppression_keys[1] = plain_suppression.release().ptr();
             own.server_key = server_key.release().ptr();
             own.set_slow_threshold(slow_threshold);
+            {
+                const std::lock_guard lock(own.drain_mutex);
+                Digest::get().clear();
+            }
             Ref replaced;
             {
                 const std::lock_guard lock(own.mutex);

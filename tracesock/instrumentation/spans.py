@@ -11,6 +11,7 @@ import fnmatch
 import functools
 import ipaddress
 import logging
+from array import array
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -364,11 +365,11 @@ class Spans:
         self._peers.pop(number, None)
         self.sink.forget(number)
 
-    def forget_all_of(self, numbers: list[int]) -> None:
-        """These connections have ended."""
+    def forget_all_of(self, numbers: bytes) -> None:
+        """The connections with these numbers, uint32, have ended."""
         if not self._peers and not self._folds:
             return
-        ended = set(numbers)
+        ended = set(array("I", numbers))
         folded = {key[0] for key in self._folds}
         for number in (self._peers.keys() | folded) & ended:
             self.forget(number)
