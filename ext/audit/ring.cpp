@@ -8,6 +8,7 @@
 #include <new>
 
 #include "core/handle.hpp"
+#include "core/syscalls.hpp"
 
 #if TRACESOCK_WINDOWS
 #include <cstdlib>
@@ -244,6 +245,14 @@ std::size_t Ring::take(int sink, std::span<Entry> out, std::int64_t wait,
     const std::size_t count = std::min<std::uint64_t>(waiting(), out.size());
     for (std::size_t i = 0; i < count; ++i) out[i] = slot(before + i);
     own.taken.store(before + count, std::memory_order_relaxed);
+    // In the first lap: calls would wait for each page of what they are about to come to.
+    const std::uint64_t step = capacity_ / 8;
+    const std::uint64_t next = prepared_ + step;
+    if (next < capacity_ && header_->emitted.load(std::memory_order_relaxed) + step / 2 >= next) {
+        prepared_ = next;
+        guard.unlock();
+        sys::populate(&slot(next), std::min(step, capacity_ - next) * sizeof(Entry));
+    }
     return count;
 }
 

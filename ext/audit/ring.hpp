@@ -122,6 +122,7 @@ class Ring {
     std::uint64_t reserved_ = 0;
     int flushing_ = 0;  // callers of flush()
     std::size_t mapped_ = 0;
+    std::uint64_t prepared_ = 0;  // entries from the first on that have their memory, or will soon
     bool closed_ = false;
     bool interrupted_ = false;
 };

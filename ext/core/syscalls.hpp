@@ -74,6 +74,9 @@ int receive_messages(Descriptor fd, Message* messages, unsigned count, int flags
 // The same for a descriptor whose messages may end: nothing is taken after an empty one.
 int receive_until_empty(Descriptor fd, Message* messages, unsigned count, int flags) noexcept;
 #endif
+// Has the system give memory to this part of a mapping, whose first writer would wait for each page
+// of it: MADV_POPULATE_WRITE, where there is one. `memory` begins a page.
+void populate(void* memory, std::size_t size) noexcept;
 // Nanoseconds of CLOCK_MONOTONIC.
 std::int64_t monotonic() noexcept;
 // ioctl(CTLIOCGINFO) of macOS: the id of a kernel control by its name (at most 96 bytes). ENOTSUP

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 #if TRACESOCK_MACOS
@@ -94,6 +95,14 @@ int connect_result(Descriptor fd) noexcept {
     socklen_t size = sizeof error;
     if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0) return errno;
     return error == EISCONN ? 0 : error;
+}
+
+void populate([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t size) noexcept {
+#ifdef MADV_POPULATE_WRITE
+    const int error = errno;
+    ::madvise(memory, size, MADV_POPULATE_WRITE);
+    errno = error;
+#endif
 }
 
 std::int64_t send_file(Descriptor fd, int file, std::int64_t offset, std::size_t size) noexcept {

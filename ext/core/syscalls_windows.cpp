@@ -209,6 +209,8 @@ int connect_result(Descriptor fd) noexcept {
     return error == WSAEISCONN ? 0 : translate(error);
 }
 
+void populate(void*, std::size_t) noexcept {}
+
 std::int64_t monotonic() noexcept {
     static const std::int64_t frequency = [] {
         LARGE_INTEGER value;

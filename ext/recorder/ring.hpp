@@ -2,8 +2,6 @@
 // is dropped and counted.
 #pragma once
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
@@ -12,6 +10,7 @@
 #include <memory>
 #include <new>
 
+#include "core/syscalls.hpp"
 #include "recorder/record.hpp"
 
 namespace tracesock::recorder {
@@ -60,10 +59,7 @@ class Ring {
         const std::size_t next = prepared_ + count;
         if (next > mask_ || written() + count / 2 < next) return;
         prepared_ = next;
-#ifdef MADV_POPULATE_WRITE
-        ::madvise(&records_[next], std::min(count, mask_ + 1 - next) * sizeof(Record),
-                  MADV_POPULATE_WRITE);
-#endif
+        sys::populate(&records_[next], std::min(count, mask_ + 1 - next) * sizeof(Record));
     }
 
     std::uint64_t written() const noexcept { return head_.load(std::memory_order_acquire); }
