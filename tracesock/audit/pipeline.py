@@ -27,7 +27,7 @@ _audit: Any = _native.audit
 
 WHEN_FULL: Final = {"block": 0, "drop": 1, "fail_closed": 2}
 CAPACITY: Final = 4096  # records
-_BATCH: Final = 256
+_BATCH: Final = 128
 _IDLE: Final = 1.0  # seconds between looks at what is due
 _LONGEST_PAUSE: Final = 1.0  # seconds between attempts to deliver
 _PATIENCE: Final = 10.0  # seconds that a sink may be not ready before it is told
