@@ -522,8 +522,8 @@ class recorder:
             """
 
         def run(self) -> tuple[list[tuple[Any, ...]], list[int], list[int], bool]:
-            """Encode: (records for Python, connections to make known, and as whose connects,
-            whether a round has ended).
+            """Encode: (records for Python, connections to make known, those as whose connects
+            are to become known, whether a round has ended).
             """
 
         def resume(self) -> list[tuple[Any, ...]]: ...

@@ -137,8 +137,8 @@ nb::bytes bytes_of_numbers(const std::vector<double>& numbers) {
 
 // What was counted of connections since the last call: a list of (kind, family, type, protocol,
 // peer, server, records, durations, round trips, retransmits, longest) and the numbers of those
-// that have ended. Durations and round trips are doubles in seconds; `longest` is not among them:
-// None, or (seconds, trace id, span id, flags).
+// that have ended, as uint32. Durations and round trips are doubles in seconds, in ascending order;
+// `longest` is not among them: None, or (seconds, trace id, span id, flags).
 nb::tuple digest() {
     std::vector<Digest::Group> groups;
     std::vector<std::uint32_t> ended;

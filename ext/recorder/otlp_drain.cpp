@@ -523,9 +523,8 @@ void bind_otlp_drain(nb::module_& module) {
         .def("pump", &OtlpDrain::pump, nb::arg("seconds"),
              "Encode what comes for at most `seconds`, until there is something to do for Python.")
         .def("run", &OtlpDrain::run,
-             "Encode: (records for Python, connections to make known, and as whose connects, "
-             "whether "
-             "a round has ended).")
+             "Encode: (records for Python, connections to make known, those as whose connects are "
+             "to become known, whether a round has ended).")
         .def("resume", &OtlpDrain::resume)
         .def("take", &OtlpDrain::take_request, "The request so far, which begins anew.")
         .def_prop_ro("count", &OtlpDrain::count, "Spans in the request.");

@@ -1,13 +1,13 @@
 #include "recorder/recorder.hpp"
 
-#include "recorder/digest.hpp"
-
 #include <pthread.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <cstring>
 #include <utility>
+
+#include "recorder/digest.hpp"
 
 namespace tracesock::recorder {
 
