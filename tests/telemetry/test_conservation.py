@@ -568,6 +568,46 @@ def test_fork_in_the_midst_of_a_flush(telemetry: Telemetry) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(processor.child, 0)[1]) == 0
 
 
+def test_fork_while_the_drain_is_in_an_exporter(telemetry: Telemetry, pairs: list[Any]) -> None:
+    """Which has a lock then, as the SDK's own: a child would wait for it without end."""
+
+    class Locks(SpanProcessor):
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.entered = threading.Event()
+
+        def on_end(self, span: Any) -> None:
+            with self.lock:
+                self.entered.set()
+                time.sleep(0.05)
+
+    processor = Locks()
+    plain = telemetry(max_sends_per_trace=0, drain_interval=0.01)
+    plain.provider.add_span_processor(processor)
+    for _ in range(3):
+        processor.entered.clear()
+        send(1, pairs[0])
+        assert processor.entered.wait(30)
+        assert in_child(lambda: processor.lock.acquire(timeout=20) or os._exit(3)) == 0
+    assert tracesock.instrumentation.flush()
+    send(1, pairs[0])
+    assert tracesock.instrumentation.flush(), "the turns go on"
+    assert calls(plain.spans("socket send ")) == 4
+
+
+def test_fork_does_not_wait_for_a_stalled_exporter(telemetry: Telemetry, pairs: list[Any]) -> None:
+    plain = telemetry(max_sends_per_trace=0, drain_interval=0.01)
+    gate = Gate()
+    plain.provider.add_span_processor(gate)
+    send(1, pairs[0])
+    assert gate.reached.wait(30)
+    try:
+        assert in_child(lambda: None) == 0
+    finally:
+        gate.open.set()
+    assert tracesock.instrumentation.flush()
+
+
 def test_a_child_of_multiprocessing_delivers_when_it_ends(
     telemetry: Telemetry, tmp_path: Path
 ) -> None:

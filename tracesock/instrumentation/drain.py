@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 
 _FLUSH_TIMEOUT = 30.0  # seconds, also at the interpreter's exit
 _JOIN_TIMEOUT = 5.0  # seconds
+_FORK_TIMEOUT = 0.25  # seconds that a fork waits for a turn, which a stalled exporter can keep
 _COLLECT_TIMEOUT = 1.0  # seconds that a collection of metrics waits for a stalled exporter of spans
 
 
@@ -92,6 +93,7 @@ class Drain:
         self._ports = PortWatch(spans.config.redact)
         self._lock = threading.RLock()
         self._turn_of: int | None = None  # the thread that delivers now
+        self._held_for_fork: Any = None  # the lock
         self._stop_after_turn = False
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -147,11 +149,25 @@ class Drain:
         self._thread = threading.Thread(target=self._run, name="tracesock-drain", daemon=True)
         self._thread.start()
 
+    def before_fork(self) -> None:
+        """Between two turns, where that can be: in one, this thread may hold locks of the program's
+        exporters, which a forked child would wait for without end."""
+        lock = self._lock
+        if lock.acquire(timeout=_FORK_TIMEOUT):
+            self._held_for_fork = lock
+
+    def after_fork_in_parent(self) -> None:
+        """The turns go on."""
+        lock, self._held_for_fork = self._held_for_fork, None
+        if lock is not None:
+            lock.release()
+
     def after_fork(self) -> None:
         """Begin anew in a forked child: what was recorded is the parent's to tell."""
+        self._lock = threading.RLock()
+        self._held_for_fork = None
         if self._stopping or self._thread is None:
             return
-        self._lock = threading.RLock()
         self._turn_of = None
         self.observer.clear_after_fork()
         self.spans.forget_all()
@@ -208,8 +224,8 @@ class Drain:
                 with self._turn() as taken:  # a flush in another thread tells it of connects
                     if taken:
                         self._guard(self._ports.look)
-                if self.snapshots is not None:
-                    self.snapshots.tick()
+                        if self.snapshots is not None:
+                            self.snapshots.tick()
 
     # --- reading ------------------------------------------------------------------------------
 
