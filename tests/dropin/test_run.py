@@ -122,6 +122,52 @@ def test_signals(tmp_path: pathlib.Path, number: signal.Signals, status: int) ->
     assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
 
 
+WAITING = """
+import os, signal, socket, sys, threading
+
+def masks():
+    for number in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{number}/status") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        yield int(number) == os.getpid(), int(lines["SigBlk"], 16)
+
+def check():
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # the audit and the telemetry are told
+        socket.create_connection(listener.getsockname()).close()
+    names = {thread.name.split("-")[0] for thread in threading.enumerate()}
+    assert {"MainThread", "tracesock"} < names, names  # and the SDK's
+    for main, mask in masks():
+        blocked = {number for number in signal.Signals if mask & 1 << number - 1}
+        if main:
+            assert blocked == {signal.SIGTERM}, blocked
+        else:
+            assert {signal.SIGTERM, signal.SIGHUP} <= blocked, blocked  # not only its starter's
+            assert signal.SIGSEGV not in blocked, blocked
+    for _ in range(50):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.sigtimedwait({signal.SIGTERM}, 30) is not None
+    print("waited", flush=True)
+
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+check()
+if not (child := os.fork()):
+    check()
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="reads Linux's /proc")
+def test_a_program_can_wait_for_a_signal(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(WAITING)
+    exporters = {f"OTEL_{signal}_EXPORTER": "console" for signal in ("TRACES", "METRICS", "LOGS")}
+    log = str(tmp_path / "audit.log")
+    done = run(str(path), OTEL_SDK_DISABLED="false", TRACESOCK_AUDIT_LOG=log, **exporters)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("waited\n") == 2, done.stdout
+
+
 def test_signals_of_a_command_that_is_not_python(tmp_path: pathlib.Path) -> None:
     done = run("sh", "-c", "trap '' PIPE; grep -h SigIgn /proc/$$/status; exit 3")
     assert done.returncode == 3

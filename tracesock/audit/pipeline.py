@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from tracesock import _native
+from tracesock import _native, _threads
 from tracesock.audit import context
 from tracesock.audit.logfile import FileSink, Spool
 from tracesock.audit.records import Batch, Record, gap_record
@@ -91,7 +91,7 @@ class _Worker:
         )
 
     def start(self) -> None:
-        self.thread.start()
+        _threads.start(self.thread)
 
     def _run(self) -> None:
         _audit.exempt_thread()

@@ -20,6 +20,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 from opentelemetry.sdk.trace import SpanProcessor
 
+from tracesock import _threads
 from tracesock._native import recorder
 from tracesock.instrumentation import semconv
 from tracesock.instrumentation.observer import Observer
@@ -147,7 +148,7 @@ class Drain:
 
     def _run_thread(self) -> None:
         self._thread = threading.Thread(target=self._run, name="tracesock-drain", daemon=True)
-        self._thread.start()
+        _threads.start(self._thread)
 
     def before_fork(self) -> None:
         """Between two turns, where that can be: in one, this thread may hold locks of the program's

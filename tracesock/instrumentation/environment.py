@@ -19,6 +19,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 
+from tracesock import _threads
 from tracesock.instrumentation.config import ConfigError
 
 _KNOWN = ("otlp", "console", "none")
@@ -114,6 +115,8 @@ def instrument_from_environment() -> None:
     from tracesock import instrumentation
 
     try:
-        instrumentation.instrument(*providers())
+        with _threads.unsignalled_after_fork():
+            made = providers()
+        instrumentation.instrument(*made)
     except ConfigError as error:
         sys.stderr.write(f"tracesock: not instrumented: {error}\n")

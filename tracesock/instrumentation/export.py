@@ -24,7 +24,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 from opentelemetry.trace.status import Status, StatusCode
 
-from tracesock import _native
+from tracesock import _native, _threads
 from tracesock._native import __version__, recorder
 from tracesock.instrumentation import semconv
 from tracesock.instrumentation.otlp import OtlpFileExporter, OtlpHttpExporter, encode_resource
@@ -283,7 +283,7 @@ class OtlpSink:
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="tracesock-export", daemon=True)
-        self._thread.start()
+        _threads.start(self._thread)
 
     # --- the drain's side ---------------------------------------------------------------------
 
