@@ -730,7 +730,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.jobs < 1 or options.timeout <= 0 or options.total_timeout <= 0:
         parser.error("--jobs, --timeout and --total-timeout must be positive")
-    if not re.fullmatch(r"test_\w+", options.module):
+    if not re.fullmatch(r"_?test_\w+", options.module):
         parser.error(f"--module is the name of a module such as test_socket: {options.module!r}")
     return options
 
