@@ -192,16 +192,11 @@ class Spans:
 
     def asks(self, parent: SpanContext | None) -> bool:
         """Whether the sampler has a say about a span with this parent."""
-        sampler = self.provider.sampler
-        if type(sampler).should_sample is not ParentBased.should_sample:
-            inner = sampler
-        elif parent is None or not parent.is_valid:
-            inner = sampler._root
-        elif parent.is_remote:
-            inner = sampler._remote_parent_sampled
-        else:
-            inner = sampler._local_parent_sampled
-        return inner is not ALWAYS_ON
+        if parent is None or not parent.is_valid:
+            return not samples_all_roots(self.provider.sampler)
+        if not parent.is_remote:
+            return not samples_all_children(self.provider.sampler)
+        return not _samples_all(self.provider.sampler, "_remote_parent_sampled")
 
     def sample(
         self, parent: SpanContext | None, trace_id: int, name: str, attributes: dict[str, Any]
@@ -549,15 +544,18 @@ class Spans:
 
 def samples_all_roots(sampler: Any) -> bool:
     """Whether a span without a parent is always sampled."""
-    if type(sampler).should_sample is ParentBased.should_sample:
-        sampler = sampler._root
-    return sampler is ALWAYS_ON
+    return _samples_all(sampler, "_root")
 
 
 def samples_all_children(sampler: Any) -> bool:
     """Whether a span below a sampled parent of this process is always sampled."""
+    return _samples_all(sampler, "_local_parent_sampled")
+
+
+def _samples_all(sampler: Any, kind: str) -> bool:
+    """`kind`: the name by which a ParentBased sampler has the one that decides."""
     if type(sampler).should_sample is ParentBased.should_sample:
-        sampler = sampler._local_parent_sampled
+        sampler = getattr(sampler, kind)
     return sampler is ALWAYS_ON
 
 
