@@ -286,20 +286,12 @@ def _fill(buckets: _Buckets, aggregation: Any) -> None:
         return
     if isinstance(aggregation, sdk._ExplicitBucketHistogramAggregation):
         same = aggregation._boundaries == semconv.CALL_BOUNDARIES
-        with aggregation._lock:
-            value = aggregation._value
-            if value is None:
-                value = aggregation._get_empty_bucket_counts()
-            if same:
-                value = [a + b for a, b in zip(value, buckets.counts, strict=True)]
-            else:
-                for seconds, count in buckets.representatives():
-                    value[bisect_left(aggregation._boundaries, seconds)] += count
-            aggregation._value = value
-            aggregation._sum += total
-            if aggregation._record_min_max:
-                aggregation._min = min(aggregation._min, smallest)
-                aggregation._max = max(aggregation._max, largest)
+        counts = buckets.counts
+        if not same:
+            counts = [0] * (len(aggregation._boundaries) + 1)
+            for seconds, count in buckets.representatives():
+                counts[bisect_left(aggregation._boundaries, seconds)] += count
+        _add_counts(aggregation, counts, total, smallest, largest)
     elif isinstance(aggregation, sdk._ExponentialBucketHistogramAggregation):
         for seconds, count in buckets.representatives():
             # One to make room for it, the others beside it.
@@ -326,6 +318,21 @@ def _fill(buckets: _Buckets, aggregation: Any) -> None:
         aggregation.aggregate(_Value(total / sum(buckets.counts)), False)
     else:
         raise TypeError(f"the aggregation {type(aggregation).__name__} is not known")
+
+
+def _add_counts(
+    aggregation: Any, counts: list[int], total: float, smallest: float, largest: float
+) -> None:
+    """Add observations, counted in the buckets of this aggregation."""
+    with aggregation._lock:
+        value = aggregation._value
+        if value is None:
+            value = aggregation._get_empty_bucket_counts()
+        aggregation._value = [a + b for a, b in zip(value, counts, strict=True)]
+        aggregation._sum += total
+        if aggregation._record_min_max:
+            aggregation._min = min(aggregation._min, smallest)
+            aggregation._max = max(aggregation._max, largest)
 
 
 # --- events -------------------------------------------------------------------------------------
@@ -408,20 +415,10 @@ class _Durations:
 
 def _fill_buckets(aggregation: Any, values: list[float]) -> None:
     """What `aggregate` does with each of these, which are in ascending order."""
-    with aggregation._lock:
-        counts = aggregation._value
-        if counts is None:
-            counts = aggregation._get_empty_bucket_counts()
-        # A bucket's upper bound belongs to it.
-        ends = [*(bisect_right(values, bound) for bound in aggregation._boundaries), len(values)]
-        aggregation._value = [
-            count + end - begin
-            for count, begin, end in zip(counts, [0, *ends[:-1]], ends, strict=True)
-        ]
-        aggregation._sum += sum(values)
-        if aggregation._record_min_max:
-            aggregation._min = min(aggregation._min, values[0])
-            aggregation._max = max(aggregation._max, values[-1])
+    # A bucket's upper bound belongs to it.
+    ends = [*(bisect_right(values, bound) for bound in aggregation._boundaries), len(values)]
+    counts = [end - begin for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+    _add_counts(aggregation, counts, sum(values), values[0], values[-1])
 
 
 # --- instruments --------------------------------------------------------------------------------
