@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from opentelemetry.sdk.metrics import MeterProvider
@@ -83,6 +85,18 @@ def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not become true in time"
         time.sleep(0.005)
+
+
+def in_file(path: Path, name: str = "") -> list[dict[str, Any]]:
+    """The spans of a file of OTLP JSON lines whose names begin so."""
+    return [
+        span
+        for line in path.read_text().splitlines()
+        for resource in json.loads(line)["resourceSpans"]
+        for scope in resource["scopeSpans"]
+        for span in scope["spans"]
+        if span["name"].startswith(name)
+    ]
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:

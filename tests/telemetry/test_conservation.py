@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import json
 import multiprocessing
 import os
 import resource
@@ -27,7 +26,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 import tracesock
-from tests.telemetry.plain import Plain, attributes, every_point, wait_for
+from tests.telemetry.plain import Plain, attributes, every_point, in_file, wait_for
 from tracesock._native import recorder
 
 Telemetry = Callable[..., Plain]
@@ -371,17 +370,6 @@ def test_native_otlp_that_is_partly_rejected(telemetry: Telemetry) -> None:
         tracesock.instrumentation.flush()
         assert plain.total("tracesock.telemetry.dropped", reason="exporter") == 3
         tracesock.uninstrument()
-
-
-def in_file(path: Path) -> list[dict[str, Any]]:
-    """The spans of a file of OTLP JSON lines."""
-    return [
-        span
-        for line in path.read_text().splitlines()
-        for resource in json.loads(line)["resourceSpans"]
-        for scope in resource["scopeSpans"]
-        for span in scope["spans"]
-    ]
 
 
 def calls_in_file(path: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.trace import TraceState
 
 import tracesock
-from tests.telemetry.plain import Plain, every_point, turn_on
+from tests.telemetry.plain import Plain, every_point, in_file, turn_on
 from tracesock import instrumentation
 from tracesock.instrumentation.spans import CLOSED, CONNECT, FIRST_BYTE
 
@@ -42,17 +41,6 @@ def connect(count: int, family: int, address: Any, words: bytes = b"") -> None:
                         accepted.recv(len(words))
                         accepted.send(words)
                         client.recv(len(words))
-
-
-def in_file(path: Path, name: str) -> list[dict[str, Any]]:
-    spans = [
-        span
-        for line in path.read_text().splitlines()
-        for resource in json.loads(line)["resourceSpans"]
-        for scope in resource["scopeSpans"]
-        for span in scope["spans"]
-    ]
-    return [span for span in spans if span["name"].startswith(name)]
 
 
 def told(span: dict[str, Any]) -> dict[str, Any]:

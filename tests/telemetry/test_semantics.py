@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import errno
 import io
-import json
 import logging
 import os
 import selectors
@@ -44,7 +43,15 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.trace import SpanKind, StatusCode
 
 import tracesock
-from tests.telemetry.plain import Plain, attributes, every_point, own_id, parent_id, wait_for
+from tests.telemetry.plain import (
+    Plain,
+    attributes,
+    every_point,
+    in_file,
+    own_id,
+    parent_id,
+    wait_for,
+)
 from tracesock import audit, socket
 from tracesock.testing import CountingIdGenerator
 
@@ -1451,13 +1458,7 @@ def test_native_otlp_has_the_state_of_the_trace(telemetry: Telemetry, tmp_path: 
             if number % 20 == 0:
                 tracesock.instrumentation.flush()
     tracesock.uninstrument()
-    spans = [
-        span
-        for line in path.read_text().splitlines()
-        for resource in json.loads(line)["resourceSpans"]
-        for scope in resource["scopeSpans"]
-        for span in scope["spans"]
-    ]
+    spans = in_file(path)
     assert len(spans) == 99 * 3
     for span in spans:
         number = int(span["traceId"], 16)
