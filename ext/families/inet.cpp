@@ -43,7 +43,7 @@ bool encode_inet(Context& context, Object* object, Address& out) {
     return true;
 }
 
-char* print_inet(const in_addr& address, char* text) noexcept {
+void print_inet(const in_addr& address, char* text) noexcept {
     unsigned char parts[sizeof address];
     std::memcpy(parts, &address, sizeof parts);
     char* end = text;
@@ -51,8 +51,7 @@ char* print_inet(const in_addr& address, char* text) noexcept {
         end = std::to_chars(end, text + INET_ADDRSTRLEN, part).ptr;
         *end++ = '.';
     }
-    *--end = '\0';
-    return end;
+    end[-1] = '\0';
 }
 
 Object* decode_inet(Context& context, const sockaddr& address, socklen_t) {

@@ -9,9 +9,9 @@ namespace tracesock {
 // dot between them, none with a zero before it, and nothing else.
 bool parse_inet(const char* text, in_addr& out) noexcept;
 
-// inet_ntop(3) for AF_INET, without its printing by format: the text's end, where a zero stands.
+// inet_ntop(3) for AF_INET, without its printing by format.
 // `text` has room for INET_ADDRSTRLEN + 1 characters.
-char* print_inet(const in_addr& address, char* text) noexcept;
+void print_inet(const in_addr& address, char* text) noexcept;
 
 bool encode_inet(Context& context, Object* object, Address& out);
 Object* decode_inet(Context& context, const sockaddr& address, socklen_t length);
