@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import itertools
 import json
 import os
 import re
@@ -28,6 +29,7 @@ else:
 
 stream: list[Any] = []
 ports: dict[int, str] = {}
+names = itertools.count()
 refuse = ""
 refuse_after = 0
 
@@ -40,14 +42,28 @@ class Refused(Exception):
 
 
 def shown(value: Any) -> Any:
-    """A value with its type; numbers that chance has chosen by the order of their appearance."""
+    """A value with its type; a port that chance has chosen by the name that `local` gave it."""
     if isinstance(value, tuple):
         return ["tuple", [shown(item) for item in value]]
     if isinstance(value, _socket.socket):
         return ["socket", int(value.family), int(value.type), value.proto, value.fileno() >= 0]
     if type(value) is int and 1024 < value < 65536:
-        return ["port", ports.setdefault(value, f"P{len(ports)}")]
+        return ["port", ports.get(value, value)]
     return [type(value).__name__, ADDRESS.sub("at", repr(value).replace(directory, "DIR"))]
+
+
+def local(sock: Any) -> Any:
+    """The socket's own address, whose port has a new name: the kernel may give one twice."""
+    address = sock.getsockname()
+    ports[address[1]] = f"P{next(names)}"
+    return address
+
+
+def unheard() -> Any:
+    """A socket whose port nobody listens to, nor can connect from, while it is open."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    return sock
 
 
 def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -116,7 +132,7 @@ def streams() -> None:
     listener.bind(("127.0.0.1", 0))
     attempt(listener.bind, ("127.0.0.1", 0))
     listener.listen()
-    to = listener.getsockname()
+    to = local(listener)
     client = socket.socket()
     client.connect(to)
     attempt(client.connect, to)
@@ -144,11 +160,13 @@ def streams() -> None:
         sock.setblocking(False)
         attempt(sock.connect, to)
     listener.close()
-    with socket.socket() as sock:
-        attempt(sock.connect, to)  # nobody listens any more
-    with socket.socket() as sock:
-        sock.connect_ex(to)
-    attempt(socket.create_connection, to)
+    with unheard() as refusing:
+        to = local(refusing)
+        with socket.socket() as sock:
+            attempt(sock.connect, to)
+        with socket.socket() as sock:
+            sock.connect_ex(to)
+        attempt(socket.create_connection, to)
     for address in (
         (), ("127.0.0.1",), ("127.0.0.1", 80, 1), ["127.0.0.1", 80], "127.0.0.1", None,
         ("127.0.0.1", "80"), ("127.0.0.1", 65536), ("127.0.0.1", -1), (b"127.0.0.1", 1),
@@ -181,7 +199,7 @@ def streams() -> None:
 def datagrams() -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as one, socket.socket(type=socket.SOCK_DGRAM) as two:
         one.bind(("127.0.0.1", 0))
-        to = one.getsockname()
+        to = local(one)
         two.sendto(b"x", to)
         two.sendto(b"x", 0, to)
         two.sendto(bytearray(b"x"), socket.MSG_DONTWAIT, to)
@@ -261,13 +279,15 @@ def refusals() -> None:
     global refuse
     one = socket.socket(type=socket.SOCK_DGRAM)
     one.bind(("127.0.0.1", 0))
-    to = one.getsockname()
+    to = local(one)
     data = bytearray(b"x")
     vector = bytearray(b"y")
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    # A port of UDP may be one of TCP as well: one of two is another.
+    listener, same = unheard(), unheard()
+    if listener.getsockname()[1] == to[1]:
+        listener, same = same, listener
     listener.listen()
-    stream_to = listener.getsockname()
+    stream_to = local(listener)
     fresh = socket.socket()
     spare = socket.socket()
     calls: dict[str, list[Any]] = {
@@ -328,7 +348,7 @@ def refusals() -> None:
         one.recv(10)
     except OSError as error:
         assert error.errno == errno.EAGAIN, error  # no datagram was sent
-    for sock in (one, listener, fresh, spare):
+    for sock in (one, listener, same, fresh, spare):
         sock.close()
 
 
@@ -349,7 +369,7 @@ def accepted() -> None:
     listener = Sub(socket.AF_INET, socket.SOCK_STREAM)
     listener.bind(("127.0.0.1", 0))
     listener.listen()
-    to = listener.getsockname()
+    to = local(listener)
     client = Sub()
     client.connect(to)
     server, _ = listener.accept()
@@ -409,7 +429,7 @@ def connected_again(to: Any) -> bool:
 
 def helpers() -> None:
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as listener:
-        to = listener.getsockname()
+        to = local(listener)
         for keywords in ({}, {"timeout": 5.0}, {"source_address": ("127.0.0.1", 0)}):
             socket.create_connection(to, **keywords).close()  # type: ignore[arg-type]
         attempt(socket.create_connection, to, 5, ("192.0.2.1", 0))
@@ -417,8 +437,15 @@ def helpers() -> None:
         attempt(socket.create_connection, to, -1)
         attempt(socket.create_connection, to, "soon")
         attempt(socket.create_server, to)
-    attempt(socket.create_connection, to, all_errors=True)
-    attempt(socket.create_connection, ("localhost", to[1]), all_errors=True)
+    with unheard() as refusing:
+        to = local(refusing)
+        attempt(socket.create_connection, to, all_errors=True)
+        attempt(socket.create_connection, ("localhost", to[1]), all_errors=True)
+        for default in (None, 5.0, 0.0):
+            socket.setdefaulttimeout(default)
+            with socket.socket() as sock:
+                attempt(sock.connect, to)
+        socket.setdefaulttimeout(None)
     attempt(socket.create_connection, ("nosuch.invalid", 80))
     attempt(socket.create_connection, "host")
     attempt(socket.create_server, ("nosuch.invalid", 0))
@@ -433,11 +460,6 @@ def helpers() -> None:
                 made.close()
     for name in ("", "0.0.0.0", "127.0.0.1", "localhost", "nosuch.invalid", "::1"):
         attempt(socket.getfqdn, name)
-    for default in (None, 5.0, 0.0):
-        socket.setdefaulttimeout(default)
-        with socket.socket() as sock:
-            attempt(sock.connect, to)
-    socket.setdefaulttimeout(None)
 
 
 def families() -> None:
@@ -550,7 +572,7 @@ def tls() -> None:
         context.set_ciphers(anonymous)
         contexts.append(context)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        to = listener.getsockname()
+        to = local(listener)
         client = contexts[1].wrap_socket(socket.socket(), do_handshake_on_connect=False)
         attempt(client.connect, to)
         attempt(client.connect, to)
@@ -601,7 +623,7 @@ def loops() -> None:
             writer.close()
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        to = server.sockets[0].getsockname()
+        to = local(server.sockets[0])
         reader, writer = await asyncio.open_connection(*to)
         writer.write(b"x")
         assert await reader.read(1) == b"x"
@@ -633,7 +655,7 @@ def loops() -> None:
 
     with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.handle_request)
-        asking = http.client.HTTPConnection(*server.server_address, timeout=60)
+        asking = http.client.HTTPConnection(*local(server.socket), timeout=60)
         # One after the other, so that the order is not chance: the queue holds the connection.
         asking.connect()
         asking.request("GET", "/")
@@ -649,7 +671,7 @@ def countdown() -> None:
     """A hook that refuses the nth event of a call with several."""
     global refuse_after
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        to = listener.getsockname()
+        to = local(listener)
         before = len(os.listdir("/proc/self/fd"))
         for function in (
             lambda: socket.create_connection(to, 5, ("127.0.0.1", 0)),
