@@ -67,10 +67,14 @@ def create_connection(
     told = observer
     if told is None:
         return _connect(address, timeout, source_address, all_errors)
-    with told.connection_setup(_host_and_port(address)) as setup:
+    setup = told.start_setup(_host_and_port(address))
+    try:
         sock = _connect(address, timeout, source_address, all_errors)
-        setup.won(sock)
-        return sock
+    except BaseException as error:
+        told.end_setup(setup, None, error)
+        raise
+    told.end_setup(setup, sock, None)
+    return sock
 
 
 def _host_and_port(address: "Any") -> "Any":

@@ -615,7 +615,15 @@ class recorder:
     @staticmethod
     def states() -> tuple[Any, ...]: ...
     @staticmethod
-    def learned(host: bytes, family: int, address: object) -> None: ...
+    def learned(host: str, address: str) -> None:
+        """Who connects to this address means this host, or with "" the address itself; nothing
+        for what is no IPv4 or IPv6 address.
+        """
+
+    @staticmethod
+    def is_literal(host: str) -> bool:
+        """Whether this asks nobody: an address, or nothing, in place of a name."""
+
     @staticmethod
     def ticks() -> int:
         """The recorder's clock, in its own ticks."""

@@ -15,6 +15,7 @@
 #include "recorder/digest.hpp"
 #include "recorder/module.hpp"
 #include "recorder/recorder.hpp"
+#include "resolver/resolver.hpp"
 #include "socket/address.hpp"
 #include "socket/bindings.hpp"
 #include "socket/python.hpp"
@@ -442,6 +443,7 @@ void bind_recorder(nb::module_& parent) {
            nb::object on_resolved) {
             Recorder& own = Recorder::get();
             // Kept for good: another thread may be reading its context.
+            if (!own.api.make()) throw nb::python_error();
             own.context_variable = variable.release().ptr();
             own.span_key = span_key.release().ptr();
             own.suppression_keys[0] = suppression.release().ptr();
@@ -485,14 +487,21 @@ void bind_recorder(nb::module_& parent) {
     module.def("states", states);
     module.def(
         "learned",
-        [](nb::bytes host, int family, nb::object address) {
+        [](nb::str host, nb::str address) {
             Address encoded;
-            PythonContext context("learned", 0);
-            if (!find_family(family, any_protocol)->encode(context, address.ptr(), encoded))
-                throw nb::python_error();
-            recorder::learned({host.c_str(), host.size()}, encoded);
+            if (resolver::is_literal(utf8(address), encoded) && encoded.length != 0)
+                recorder::learned(utf8(host), encoded);
         },
-        nb::arg("host"), nb::arg("family"), nb::arg("address"));
+        nb::arg("host"), nb::arg("address"),
+        "Who connects to this address means this host, or with \"\" the address itself; nothing\n"
+        "for what is no IPv4 or IPv6 address.");
+    module.def(
+        "is_literal",
+        [](nb::str host) {
+            Address ignored;
+            return resolver::is_literal(utf8(host), ignored);
+        },
+        nb::arg("host"), "Whether this asks nobody: an address, or nothing, in place of a name.");
     module.def("ticks", &recorder::Clock::ticks, "The recorder's clock, in its own ticks.");
     module.def("unix_time", &recorder::Clock::unix_time, nb::arg("ticks"),
                "Nanoseconds since the Unix epoch at which the clock stood at `ticks`.");

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "recorder/identifier.hpp"
+#include "recorder/module.hpp"
 #include "recorder/otlp.hpp"
 
 namespace nb = nanobind;
@@ -26,20 +28,6 @@ using namespace recorder::otlp;
 nb::object checked(PyObject* object) {
     if (object == nullptr) nb::raise_python_error();
     return nb::steal(object);
-}
-
-// A str as UTF-8. What UTF-8 cannot hold, a lone surrogate, becomes U+FFFD.
-std::string utf8(nb::handle text) {
-    Py_ssize_t size = 0;
-    if (const char* data = PyUnicode_AsUTF8AndSize(text.ptr(), &size))
-        return {data, static_cast<std::size_t>(size)};
-    if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) nb::raise_python_error();
-    PyErr_Clear();
-    const nb::object wide =
-        checked(PyUnicode_AsEncodedString(text.ptr(), "utf-32-le", "surrogatepass"));
-    const nb::object valid = checked(PyUnicode_Decode(
-        PyBytes_AS_STRING(wide.ptr()), PyBytes_GET_SIZE(wide.ptr()), "utf-32-le", "replace"));
-    return utf8(valid);
 }
 
 std::string text_argument(const char* name, nb::handle value) {
@@ -72,24 +60,20 @@ std::uint64_t number_argument(const char* name, nb::handle value, std::uint64_t 
     return number;
 }
 
-// An identifier of `size` bytes, which OpenTelemetry's API has as an int.
+// An identifier that is not zero.
 template <std::size_t size>
 std::array<std::uint8_t, size> identifier_argument(const char* name, nb::handle value) {
-    const std::string range =
-        std::string(name) + " must be an int between 1 and 2**" + std::to_string(size * 8) + " - 1";
-    if (!PyLong_Check(value.ptr())) raise(PyExc_TypeError, range);
-    PyObject* const bytes =
-        PyObject_CallMethod(value.ptr(), "to_bytes", "ns", static_cast<Py_ssize_t>(size), "big");
-    if (bytes == nullptr) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) nb::raise_python_error();
-        PyErr_Clear();
-        raise(PyExc_ValueError, range);
-    }
-    const nb::object owner = nb::steal(bytes);
     std::array<std::uint8_t, size> id{};
-    const std::string_view data = bytes_argument(name, owner);
-    if (data.size() == size) std::copy(data.begin(), data.end(), id.begin());
-    if (id == std::array<std::uint8_t, size>{}) raise(PyExc_ValueError, range);
+    const bool fits = recorder::read_identifier(value.ptr(), id);
+    if (!fits && !PyErr_ExceptionMatches(PyExc_OverflowError) &&
+        !PyErr_ExceptionMatches(PyExc_TypeError))
+        nb::raise_python_error();
+    if (!fits || id == std::array<std::uint8_t, size>{}) {
+        PyErr_Clear();
+        raise(PyLong_Check(value.ptr()) ? PyExc_ValueError : PyExc_TypeError,
+              std::string(name) + " must be an int between 1 and 2**" + std::to_string(size * 8) +
+                  " - 1");
+    }
     return id;
 }
 
@@ -257,6 +241,19 @@ nb::bytes json(nb::handle request) {
 }
 
 }  // namespace
+
+std::string utf8(nb::handle text) {
+    Py_ssize_t size = 0;
+    if (const char* data = PyUnicode_AsUTF8AndSize(text.ptr(), &size))
+        return {data, static_cast<std::size_t>(size)};
+    if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) nb::raise_python_error();
+    PyErr_Clear();
+    const nb::object wide =
+        checked(PyUnicode_AsEncodedString(text.ptr(), "utf-32-le", "surrogatepass"));
+    const nb::object valid = checked(PyUnicode_Decode(
+        PyBytes_AS_STRING(wide.ptr()), PyBytes_GET_SIZE(wide.ptr()), "utf-32-le", "replace"));
+    return utf8(valid);
+}
 
 void bind_otlp(nb::module_& module) {
     nb::class_<OtlpEncoder>(

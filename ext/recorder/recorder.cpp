@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "recorder/digest.hpp"
+#include "recorder/identifier.hpp"
 
 namespace tracesock::recorder {
 
@@ -434,14 +435,24 @@ void Recorder::after_fork() noexcept {
 
 // --- context ------------------------------------------------------------------------------------
 
-namespace {
-
-bool read_bytes(PyObject* number, std::uint8_t* out, std::size_t size) noexcept {
-    Ref bytes(PyObject_CallMethod(number, "to_bytes", "ns", static_cast<Py_ssize_t>(size), "big"));
-    if (!bytes || !PyBytes_Check(bytes.get())) return false;
-    std::memcpy(out, PyBytes_AS_STRING(bytes.get()), size);
+bool Recorder::ApiNames::make() noexcept {
+    const std::pair<PyObject**, const char*> all[] = {
+        {&get_span_context, "get_span_context"},
+        {&trace_id, "trace_id"},
+        {&span_id, "span_id"},
+        {&trace_flags, "trace_flags"},
+        {&is_remote, "is_remote"},
+        {&trace_state, "trace_state"},
+    };
+    for (const auto& [place, name] : all) {
+        PyObject* const text = PyUnicode_InternFromString(name);
+        if (text == nullptr) return false;
+        *place = text;
+    }
     return true;
 }
+
+namespace {
 
 // What a context has under `key`, or none.
 Ref item(PyObject* context, PyObject* key) noexcept {
@@ -457,7 +468,7 @@ Ref item(PyObject* context, PyObject* key) noexcept {
 
 // The state of a span context's trace, held.
 TraceStates::Number read_state(Recorder& recorder, PyObject* span_context) noexcept {
-    Ref state(PyObject_GetAttrString(span_context, "trace_state"));
+    Ref state(PyObject_GetAttr(span_context, recorder.api.trace_state));
     // Most have none, and then all the same object.
     if (!state || state.get() == recorder.empty_state.load(std::memory_order_relaxed)) return 0;
     const Py_ssize_t size = PyObject_Size(state.get());
@@ -486,17 +497,18 @@ TraceContext read_context(Recorder& recorder, PyObject* context, std::string& se
     }
     const Ref span = item(context, recorder.span_key);
     if (!span) return result;
-    Ref span_context(PyObject_CallMethod(span.get(), "get_span_context", nullptr));
+    const Recorder::ApiNames& api = recorder.api;
+    const Ref span_context(PyObject_CallMethodNoArgs(span.get(), api.get_span_context));
     if (!span_context) return result;
-    Ref trace(PyObject_GetAttrString(span_context.get(), "trace_id"));
-    Ref id(trace ? PyObject_GetAttrString(span_context.get(), "span_id") : nullptr);
-    Ref flags(id ? PyObject_GetAttrString(span_context.get(), "trace_flags") : nullptr);
-    if (!flags || !read_bytes(trace.get(), result.trace.data(), result.trace.size()) ||
-        !read_bytes(id.get(), result.span.data(), result.span.size()))
+    const Ref trace(PyObject_GetAttr(span_context.get(), api.trace_id));
+    const Ref id(trace ? PyObject_GetAttr(span_context.get(), api.span_id) : nullptr);
+    const Ref flags(id ? PyObject_GetAttr(span_context.get(), api.trace_flags) : nullptr);
+    if (!flags || !read_identifier(trace.get(), result.trace) ||
+        !read_identifier(id.get(), result.span))
         return result;
     result.valid = result.trace != TraceId{} && result.span != SpanId{};
     result.sampled = result.valid && (PyLong_AsLong(flags.get()) & 1) != 0;
-    Ref remote(PyObject_GetAttrString(span_context.get(), "is_remote"));
+    const Ref remote(PyObject_GetAttr(span_context.get(), api.is_remote));
     result.remote = remote && PyObject_IsTrue(remote.get()) == 1;
     if (result.sampled) result.state = read_state(recorder, span_context.get());
     return result;

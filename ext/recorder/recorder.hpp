@@ -500,6 +500,18 @@ class Recorder {
     std::atomic<PyObject*> server_key{nullptr};
     std::atomic<PyObject*> empty_state{nullptr};  // the SDK has one for all; kept for good
     std::array<std::atomic<PyObject*>, 2> suppression_keys{};
+    // Names of the API's that its spans are read by; set with the keys.
+    struct ApiNames {
+        PyObject* get_span_context = nullptr;
+        PyObject* trace_id = nullptr;
+        PyObject* span_id = nullptr;
+        PyObject* trace_flags = nullptr;
+        PyObject* is_remote = nullptr;
+        PyObject* trace_state = nullptr;
+
+        // False with an exception set.
+        bool make() noexcept;
+    } api;
     // Called (host, ticks at the start, exception, answers); under the mutex.
     PyObject* on_resolved = nullptr;
     Ref resolved_callback() noexcept;

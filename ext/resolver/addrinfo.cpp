@@ -294,6 +294,23 @@ PyObject* getaddrinfo_function(PyObject*, PyObject* arguments, PyObject* keyword
 
 }  // namespace
 
+bool is_literal(std::string_view host, Address& out) noexcept {
+    out.length = 0;
+    if (host.empty() || host == "<broadcast>") return true;
+    char text[INET6_ADDRSTRLEN];
+    const bool is_inet6 = host.find(':') != host.npos;
+    if (is_inet6) host = host.substr(0, host.find('%'));
+    if (host.size() >= sizeof text || host.find('\0') != host.npos) return false;
+    text[host.copy(text, host.size())] = '\0';
+    in_addr inet;
+    in6_addr inet6;
+    if (is_inet6 && inet_pton(AF_INET6, text, &inet6) > 0)
+        out.emplace<sockaddr_in6>(AF_INET6).sin6_addr = inet6;
+    else if (!is_inet6 && parse_inet(text, inet))
+        out.emplace<sockaddr_in>(AF_INET).sin_addr = inet;
+    return out.length != 0;
+}
+
 bool resolve(const char* host, int family, Address& out) {
     if (*host == '\0') return resolve_wildcard(family, out);
     const std::string_view name = host;

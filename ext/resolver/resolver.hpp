@@ -1,9 +1,10 @@
 // Names and numbers: what turns a host name into an address, and the module's functions for it.
 #pragma once
 
-#include "socket/python.hpp"
+#include <string_view>
 
 #include "families/family.hpp"
+#include "socket/python.hpp"
 
 namespace tracesock::resolver {
 
@@ -14,6 +15,10 @@ inline constexpr Py_ssize_t longest_host = 1024;
 // Whether `host` may go to the IDNA encoder: anything but a long str that is not ASCII. False with
 // the encoder's own exception (UnicodeError; from 3.13 UnicodeEncodeError).
 bool host_fits(PyObject* host);
+
+// Whether `host` asks nobody: an IPv4 or IPv6 address, which is in `out` without its port and zone,
+// or "" or "<broadcast>", which leave `out` empty.
+bool is_literal(std::string_view host, Address& out) noexcept;
 
 // The first address of `host` in `family` (AF_UNSPEC: any), without a port: "" is the wildcard,
 // "<broadcast>" and "255.255.255.255" INADDR_BROADCAST, numeric forms need no look-up. False with

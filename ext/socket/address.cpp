@@ -241,19 +241,9 @@ bool PythonContext::error_is(Error kind) {
     return PyErr_ExceptionMatches(exception(kind)) != 0;
 }
 
-namespace {
-
-// Whether resolving asks nobody: an address in place of a name.
-bool is_numeric(const char* host) noexcept {
-    unsigned char bytes[sizeof(in6_addr)];
-    return host[0] == '\0' || std::strcmp(host, "<broadcast>") == 0 ||
-           ::inet_pton(AF_INET, host, bytes) == 1 || ::inet_pton(AF_INET6, host, bytes) == 1;
-}
-
-}  // namespace
-
 bool PythonContext::resolve(const char* host, int family, Address& out) {
-    if (recorder::active() == 0 || is_numeric(host)) return resolver::resolve(host, family, out);
+    if (recorder::active() == 0 || resolver::is_literal(host, out))
+        return resolver::resolve(host, family, out);
     const std::uint64_t started = recorder::Clock::ticks();
     const bool found = resolver::resolve(host, family, out);
     recorder::resolved(host, started, found ? &out : nullptr);

@@ -694,7 +694,7 @@ def test_a_native_counter_of_many_servers_is_capped(instrument: Instrument) -> N
     instrument(reader, cardinality_limit=20)
     for number in range(300):
         address = f"127.77.{number // 200}.{number % 200 + 1}"
-        recorder.learned(f"host-{number}.example".encode(), tracesock.AF_INET, (address, 0))
+        recorder.learned(f"host-{number}.example", address)
         with socket(tracesock.AF_INET, tracesock.SOCK_DGRAM) as datagrams:
             datagrams.connect((address, 9))
             datagrams.send(b"x" * 10)

@@ -7,12 +7,9 @@ handshake are its children before it has ended. Nothing here raises into the cal
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -25,8 +22,6 @@ from tracesock.instrumentation import semconv
 from tracesock.instrumentation.spans import SAMPLED, Finished, Spans, endpoint, printable
 
 _log = logging.getLogger(__name__)
-_AF_INET = 2
-_AF_INET6 = 10
 # Under this key a set-up's context holds the name that was asked for; the recorder reads it there.
 SERVER_KEY = otel_context.create_key("tracesock-server")
 _SUPPRESS_PLAIN = "suppress_instrumentation"
@@ -105,14 +100,6 @@ class _Setup:
         return attributes
 
 
-class _NoSetup:
-    def won(self, sock: Any) -> None:
-        pass
-
-
-_NO_SETUP = _NoSetup()
-
-
 class Observer:
     """Puts events into `events`, a bounded queue: what does not fit is counted in `dropped`."""
 
@@ -152,9 +139,9 @@ class Observer:
         kind, host = lookup.kind, lookup.host
         if kind not in _LOOKUP_KINDS or host is None:
             return lookup.run()
-        if _is_literal(kind, host):
+        if kind not in _REVERSE_KINDS and recorder.is_literal(host):
             # Who connects to this address next means the address, not a name it was found by.
-            self._learn("", [host])
+            recorder.learned("", host)
             return lookup.run()
         if lookup.numeric or suppressed():
             return lookup.run()
@@ -193,39 +180,19 @@ class Observer:
         end = recorder.ticks()
         try:
             answers = _answers_of(kind, result) if error is None else []
-            if kind != "getnameinfo" and kind != "gethostbyaddr":
-                self._learn(host, answers)
+            if kind not in _REVERSE_KINDS:
+                for answer in answers:
+                    recorder.learned(host, answer)
             parent = trace.get_current_span().get_span_context()
             self.put("lookup", kind, host, started, end, parent, error, answers)
         except Exception:
             _log.debug("tracesock: a look-up was not recorded", exc_info=True)
 
-    def _learn(self, host: str, addresses: list[str]) -> None:
-        name = host.encode("utf-8", "backslashreplace")
-        for address in addresses:
-            number = address.partition("%")[0]
-            if number and number[0] != "<":
-                recorder.learned(name, _AF_INET6 if ":" in number else _AF_INET, (number, 0))
-
     # --- set-ups ------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def connection_setup(self, address: Any) -> Iterator[Any]:
-        """Around the look-up and the attempts of `create_connection(address)`."""
-        setup = self._start_setup(address)
-        if setup is None:
-            yield _NO_SETUP
-            return
-        error: BaseException | None = None
-        try:
-            yield setup
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            self._end_setup(setup, error)
-
-    def _start_setup(self, address: Any) -> _Setup | None:
+    def start_setup(self, address: Any) -> _Setup | None:
+        """`create_connection(address)` begins: before its look-up and attempts. None where there is
+        nothing to tell."""
         try:
             if suppressed() or not self.spans.wanted:
                 return None
@@ -264,7 +231,7 @@ class Observer:
             within = trace.set_span_in_context(NonRecordingSpan(setup.own))
             # An address has the name by which it was found: anyio looks up by itself, and hands the
             # addresses to asyncio one by one.
-            if isinstance(host, str) and not _is_literal("", host):
+            if isinstance(host, str) and not recorder.is_literal(host):
                 within = otel_context.set_value(SERVER_KEY, host, within)
             setup.token = otel_context.attach(within)
             return setup
@@ -272,9 +239,14 @@ class Observer:
             _log.debug("tracesock: a connection set-up was not recorded", exc_info=True)
             return None
 
-    def _end_setup(self, setup: _Setup, error: BaseException | None) -> None:
+    def end_setup(self, setup: _Setup | None, sock: Any, error: BaseException | None) -> None:
+        """It has ended, with a connected socket or an error."""
+        if setup is None:
+            return
         end = recorder.ticks()
         try:
+            if sock is not None:
+                setup.won(sock)
             otel_context.detach(setup.token)
             setup.token = None  # it has the caller's context
             assert setup.own is not None
@@ -287,15 +259,12 @@ class Observer:
 
     def setup_started(self, loop: Any, host: Any, port: Any) -> Any:
         """asyncio begins a `create_connection`."""
-        return self._start_setup((host, port))
+        return self.start_setup((host, port))
 
     def setup_ended(self, token: Any, transport: Any, error: BaseException | None) -> None:
         """asyncio has ended it."""
-        if transport is not None:
-            sock = transport.get_extra_info("socket")
-            if sock is not None:
-                token.won(sock)
-        self._end_setup(token, error)
+        sock = None if transport is None else transport.get_extra_info("socket")
+        self.end_setup(token, sock, error)
 
     # --- TLS ----------------------------------------------------------------------------------
 
@@ -524,16 +493,3 @@ def _tls_end(tls: Any) -> tuple[Any, str | None]:
     except Exception:
         address = None
     return address, None if tls.server_side else tls.server_hostname
-
-
-def _is_literal(kind: str, host: str) -> bool:
-    """Whether the look-up asks nobody: an address, or nothing, in place of a name."""
-    if kind in _REVERSE_KINDS:
-        return False
-    if not host or host == "<broadcast>":
-        return True
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
