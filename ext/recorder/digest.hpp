@@ -6,6 +6,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -29,6 +30,13 @@ struct OwnSpan {
     SpanId id{};
 };
 
+// What became of it.
+enum class Making : std::uint8_t {
+    done,     // made, or none was wanted
+    left,     // to Python, with the record
+    waiting,  // whoever makes it has kept the record, and brings it again
+};
+
 class Digest {
   public:
     // Records of a kind whose metrics have the same attributes.
@@ -49,8 +57,8 @@ class Digest {
     static Digest& get() noexcept;
 
     // Whether a record need not be seen by Python: it has nothing to tell, or is one of many and
-    // counted here. `make_span(record, connection)` is asked where a connect that is to be counted
-    // wants a span: what it made of it, or nothing, where Python is to make it.
+    // counted here. `make_span(record, connection, identity, own)` is asked where a connect that is
+    // to be counted wants a span, with the connection's identity.
     template <class MakeSpan>
     bool take(const Record& record, MakeSpan&& make_span) {
         if (record.kind == Kind::accept) return (record.flags & only_metric) != 0;
@@ -73,9 +81,10 @@ class Digest {
         if (shows(group)) return false;
         OwnSpan own;
         if (connects && (record.flags & only_metric) == 0) {
-            const std::optional<OwnSpan> made = make_span(record, *found->second);
-            if (!made.has_value()) return false;
-            own = *made;
+            const std::string_view identity = std::string_view(key_).substr(1);
+            const Making making = make_span(record, *found->second, identity, own);
+            if (making == Making::left) return false;
+            if (making == Making::waiting) return true;
         }
         add(group, record, own);
         return true;
@@ -105,7 +114,7 @@ class Digest {
 
     std::unordered_map<std::string, Group> groups_;
     std::vector<std::uint32_t> ended_;
-    std::string key_;
+    std::string key_;  // of the group looked up last: its kind, and the rest of what it is known by
     std::uint64_t began_ = 0;  // ticks at which showing began anew
     std::size_t size_ = 0;     // records
 };

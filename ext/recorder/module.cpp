@@ -74,8 +74,9 @@ nb::tuple drain(std::size_t limit, bool spans) {
     bool complete = false;
     {
         const Unlocked unlocked;
-        const auto make_span = [&](const Record&, const Connection&) {
-            return spans ? std::nullopt : std::optional(recorder::OwnSpan{});
+        const auto make_span = [&](const Record&, const Connection&, std::string_view,
+                                   recorder::OwnSpan&) {
+            return spans ? recorder::Making::left : recorder::Making::done;
         };
         do {
             complete = own.drain(limit - taken.size(), [&](const Record& record) {

@@ -7,7 +7,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <optional>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -131,7 +134,9 @@ class OtlpDrain {
         const auto found = Recorder::get().connections.find(number);
         if (found == Recorder::get().connections.end()) return;
         if (connects_.size() >= most_connects) connects_.clear();
-        Connects& entry = connects_[identity_of(*found->second)];
+        std::string identity;
+        recorder::append_identity(identity, *found->second);
+        Connects& entry = connects_[std::move(identity)];
         entry.name = std::move(name);
         entry.attributes.assign(attributes.c_str(), attributes.size());
     }
@@ -224,7 +229,7 @@ class OtlpDrain {
                 take(record);
             }
             for (const auto& [identity, records] : std::exchange(unknown_connects_, {}))
-                for (const Record& record : records) digest(record);
+                for (const Record& record : records) digest(record, false);
             left = std::exchange(left_, {});
         }
         return listed(left);
@@ -329,7 +334,6 @@ class OtlpDrain {
     }
 
     void take_of_connection(const Record& record) {
-        if (record.kind == Kind::connect && waits_for_identity(record)) return;
         if (record.kind == Kind::closed) {
             // Its sends, which are not encoded yet, come before its end.
             for (const Record& send : unknown_)
@@ -342,23 +346,12 @@ class OtlpDrain {
         digest(record);
     }
 
-    void digest(const Record& record) {
-        const auto make_span = [&](const Record& connect, const Connection& connection) {
-            return put_connect(connect, connection);
+    void digest(const Record& record, bool may_wait = true) {
+        const auto make_span = [&](const Record& connect, const Connection& connection,
+                                   std::string_view identity, recorder::OwnSpan& made) {
+            return put_connect(connect, connection, identity, made, may_wait);
         };
         if (!Digest::get().take(record, make_span)) left_.push_back(record);
-    }
-
-    // Whether a connect is kept until Python has named those like it.
-    bool waits_for_identity(const Record& record) {
-        if (!encodes(record)) return false;
-        const std::lock_guard lock(Recorder::get().mutex);
-        const auto found = Recorder::get().connections.find(record.connection);
-        if (found == Recorder::get().connections.end()) return false;
-        std::string identity = identity_of(*found->second);
-        if (connects_.contains(identity)) return false;
-        unknown_connects_[std::move(identity)].push_back(record);
-        return true;
     }
 
     // Whether a connect's span needs no Python, as far as the record tells.
@@ -367,24 +360,23 @@ class OtlpDrain {
                (record.flags == recorder::has_parent || (record.flags == 0 && samples_roots_));
     }
 
-    static std::string identity_of(const Connection& connection) {
-        std::string identity;
-        recorder::append_identity(identity, connection);
-        return identity;
-    }
-
-    // Encodes a connect: nothing where Python has to.
-    std::optional<recorder::OwnSpan> put_connect(const Record& record,
-                                                 const Connection& connection) {
-        if (!encodes(record)) return {};
+    // Encodes a connect; it may be kept until Python has named those like it.
+    recorder::Making put_connect(const Record& record, const Connection& connection,
+                                 std::string_view identity, recorder::OwnSpan& made,
+                                 bool may_wait) {
+        if (!encodes(record)) return recorder::Making::left;
         const bool root = record.flags == 0;
-        const auto found = connects_.find(identity_of(connection));
-        if (found == connects_.end()) return {};
+        const auto found = connects_.find(identity);
+        if (found == connects_.end()) {
+            if (!may_wait) return recorder::Making::left;
+            unknown_connects_[std::string(identity)].push_back(record);
+            return recorder::Making::waiting;
+        }
         char address[INET6_ADDRSTRLEN + 1];
         std::array<Attribute, 2> own;
         std::size_t count = 0;
-        if (!print_local(connection, address, own, count)) return {};
-        recorder::OwnSpan made{.made = true, .trace = record.trace, .id = identifiers_.next()};
+        if (!print_local(connection, address, own, count)) return recorder::Making::left;
+        made = {.made = true, .trace = record.trace, .id = identifiers_.next()};
         if (root) {
             const recorder::SpanId high = identifiers_.next(), low = identifiers_.next();
             std::ranges::copy(high, made.trace.begin());
@@ -402,7 +394,7 @@ class OtlpDrain {
         span.encoded_attributes = found->second.attributes;
         span.attributes = {own.data(), count};
         if (!encoder_.span(span)) ++lost_;
-        return made;
+        return recorder::Making::done;
     }
 
     // The attributes of its own address, as far as it has any: false where Python has to.
@@ -489,8 +481,8 @@ class OtlpDrain {
 
     TraceEncoder encoder_;
     std::unordered_map<std::uint32_t, Template> templates_;
-    std::unordered_map<std::string, Connects> connects_;  // by identity
-    std::vector<Record> left_;                            // for Python
+    std::map<std::string, Connects, std::less<>> connects_;  // by identity
+    std::vector<Record> left_;                               // for Python
     std::vector<Record> unknown_;  // sends of connections that are not known yet
     std::unordered_map<std::string, std::vector<Record>> unknown_connects_;  // by identity
     Identifiers identifiers_;
