@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Some tests ask this machine's own name server for names that nobody has. On a loaded machine an
 # answer over UDP is lost now and then, and resolv.conf(5) would have each look-up wait 5 s for it.
 os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:3")
+
+# A shell starts what it puts into the background with SIGINT ignored, which every process that a
+# test starts would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

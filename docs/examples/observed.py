@@ -35,6 +35,9 @@ class Missing(Exception):
 
 def main(example: Callable[[], None]) -> None:
     """Run an example; its exit status is 77 where something that it needs is not installed."""
+    # A shell starts what it puts into the background with Ctrl-C ignored, and so would the services
+    # be, which end by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         example()
     except Missing as missing:
