@@ -215,7 +215,9 @@ def postgres_server() -> Iterator[int]:
         str(path) for path in sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"))[::-1]
     )
     initdb = _program("initdb", "postgresql", places)
-    program = str(pathlib.Path(initdb).resolve().with_name("postgres"))
+    program, is_ready = (
+        str(pathlib.Path(initdb).resolve().with_name(name)) for name in ("postgres", "pg_isready")
+    )
     with tempfile.TemporaryDirectory(prefix="example-postgres-") as directory:
         other: list[str] = []
         if os.geteuid() == 0:
@@ -238,4 +240,11 @@ def postgres_server() -> Iterator[int]:
         with listening(
             lambda port: [*words, "-p", str(port)], signal.SIGINT, cwd=directory
         ) as port:
+            # It listens before it serves.
+            asking = [is_ready, "-q", "-h", "127.0.0.1", "-p", str(port)]
+            limit = time.monotonic() + SECONDS
+            while subprocess.run(asking).returncode != 0:
+                if time.monotonic() > limit:
+                    raise TimeoutError(f"{program} is not ready on port {port}")
+                time.sleep(0.05)
             yield port
