@@ -44,7 +44,7 @@ from opentelemetry.sdk.metrics.view import (
     View,
 )
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import SpanContext, TraceFlags
+from opentelemetry.trace import NoOpTracerProvider, SpanContext, TraceFlags
 
 import tracesock
 from tracesock import socket
@@ -687,6 +687,31 @@ def test_distinct_values_are_capped() -> None:
         **{f"host-{number}.example": 1 for number in range(1, 5)},
         semconv.OVERFLOW: 45,
     }
+
+
+@pytest.mark.parametrize("tracer_provider", [TracerProvider, NoOpTracerProvider])
+def test_a_set_up_names_its_server_where_nobody_gets_spans(
+    monkeypatch: pytest.MonkeyPatch, tracer_provider: Any
+) -> None:
+    """Whoever looked the name up: what was found for others may be known by another name."""
+    reader = cumulative_reader()
+    meter_provider = MeterProvider([reader])
+    tracesock.instrument(tracer_provider(), meter_provider)
+    try:
+        recorder.learned("other.example", "127.0.0.1")
+        with tracesock.create_server(("127.0.0.1", 0)) as listener:
+            address = listener.getsockname()
+            found = [(tracesock.AF_INET, tracesock.SOCK_STREAM, 0, "", address)]
+            monkeypatch.setattr(tracesock, "getaddrinfo", lambda *_: found)
+            tracesock.create_connection(("service.example", address[1])).close()
+            with socket() as another:
+                another.connect(address)
+        connects = points(reader, "tracesock.connect.duration")
+        servers = {dict(key)[semconv.SERVER_ADDRESS] for key in connects}
+        assert servers == {"service.example", "other.example"}
+    finally:
+        tracesock.uninstrument()
+        meter_provider.shutdown()
 
 
 def test_a_native_counter_of_many_servers_is_capped(instrument: Instrument) -> None:

@@ -99,7 +99,7 @@ class Drain:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._failure_logged = False
-        self._processor = DrainProcessor(self)
+        self._processor = spans.own_processor = DrainProcessor(self)
         self._dropped_told = 0
         self._recorded = 0
         self._passed = time.monotonic()  # when everything recorded until then had been delivered
@@ -290,7 +290,7 @@ class Drain:
         events = self.observer.events
         for _ in range(len(events)):
             self._guard(self.observer.finish, events.popleft(), self.metrics)
-        heard = self._heard()
+        heard = self.spans.heard()
         complete = False
         while not complete:
             records, complete = self.spans.sink.read(heard)
@@ -313,19 +313,6 @@ class Drain:
             self.metrics.dropped("traces", "ring_full", dropped - self._dropped_told)
             self._dropped_told = dropped
         self.metrics.hand_on()
-
-    def _heard(self) -> bool:
-        """Whether anybody gets the spans."""
-        spans = self.spans
-        if not spans.wanted:
-            return False
-        if not spans.sink.through_processors:
-            return True
-        if spans.config.request_hook is not None or spans.config.response_hook is not None:
-            return True
-        processor = getattr(spans.provider, "_active_span_processor", None)
-        each = getattr(processor, "_span_processors", None)
-        return each is None or any(one is not self._processor for one in each)
 
     def _guard(self, function: Any, *arguments: Any) -> None:
         try:

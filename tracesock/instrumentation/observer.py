@@ -14,7 +14,7 @@ from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from tracesock._native import recorder
@@ -57,13 +57,11 @@ class _Setup:
         "token",
     )
 
-    def __init__(
-        self, host: str | None, port: int | str | None, parent: SpanContext | None
-    ) -> None:
+    def __init__(self, host: str | None, port: int | str | None) -> None:
         self.host = host
         self.port = port
-        self.parent = parent
-        self.own: SpanContext | None = None
+        self.parent: SpanContext | None = None
+        self.own: SpanContext | None = None  # its span's; None where nobody gets spans
         self.peer: tuple[str | None, int | None] | None = None
         self.sampled_with: Any = None  # attributes of the sampler's
         self.token: Any = None
@@ -194,7 +192,7 @@ class Observer:
         """`create_connection(address)` begins: before its look-up and attempts. None where there is
         nothing to tell."""
         try:
-            if suppressed() or not self.spans.wanted:
+            if suppressed():
                 return None
             host, port = address
             if isinstance(host, (bytes, bytearray)):
@@ -207,37 +205,41 @@ class Observer:
                 port = int(port)
             if not isinstance(port, (int, str)):
                 port = None
-            current = trace.get_current_span().get_span_context()
-            setup = _Setup(host, port, current if current.is_valid else None)
-            generator = self.spans.provider.id_generator
-            trace_id = current.trace_id if current.is_valid else generator.generate_trace_id()
-            sampled = not current.is_valid or current.trace_flags.sampled
-            state = current.trace_state if current.is_valid else None
-            if sampled and self.spans.asks(setup.parent):
-                result = self.spans.sample(
-                    setup.parent, trace_id, setup.name(self._redacted), setup.attributes()
-                )
-                if result is not None:
-                    sampled = result.decision.is_sampled()
-                    setup.sampled_with = result.attributes
-                    state = result.trace_state
-            setup.own = SpanContext(
-                trace_id,
-                generator.generate_span_id(),
-                False,
-                SAMPLED if sampled else _NOT_SAMPLED,
-                state,
-            )
-            within = trace.set_span_in_context(NonRecordingSpan(setup.own))
+            setup = _Setup(host, port)
+            within = self._begin_span(setup) if self.spans.heard() else None
             # An address has the name by which it was found: anyio looks up by itself, and hands the
             # addresses to asyncio one by one.
-            if isinstance(host, str) and not recorder.is_literal(host):
+            if host is not None and not recorder.is_literal(host):
                 within = otel_context.set_value(SERVER_KEY, host, within)
+            if within is None:
+                return None
             setup.token = otel_context.attach(within)
             return setup
         except Exception:
             _log.debug("tracesock: a connection set-up was not recorded", exc_info=True)
             return None
+
+    def _begin_span(self, setup: _Setup) -> Context:
+        """Decide about the set-up's span: the context for what comes below it."""
+        current = trace.get_current_span().get_span_context()
+        generator = self.spans.provider.id_generator
+        sampled, state = True, None
+        if current.is_valid:
+            setup.parent = current
+            trace_id = current.trace_id
+            sampled, state = current.trace_flags.sampled, current.trace_state
+        else:
+            trace_id = generator.generate_trace_id()
+        if sampled and self.spans.asks(setup.parent):
+            name, attributes = setup.name(self._redacted), setup.attributes()
+            result = self.spans.sample(setup.parent, trace_id, name, attributes)
+            if result is not None:
+                sampled = result.decision.is_sampled()
+                setup.sampled_with = result.attributes
+                state = result.trace_state
+        flags = SAMPLED if sampled else _NOT_SAMPLED
+        setup.own = SpanContext(trace_id, generator.generate_span_id(), False, flags, state)
+        return trace.set_span_in_context(NonRecordingSpan(setup.own))
 
     def end_setup(self, setup: _Setup | None, sock: Any, error: BaseException | None) -> None:
         """It has ended, with a connected socket or an error."""
@@ -245,12 +247,11 @@ class Observer:
             return
         end = recorder.ticks()
         try:
-            if sock is not None:
-                setup.won(sock)
             otel_context.detach(setup.token)
             setup.token = None  # it has the caller's context
-            assert setup.own is not None
-            if setup.own.trace_flags.sampled:
+            if setup.own is not None and setup.own.trace_flags.sampled:
+                if sock is not None:
+                    setup.won(sock)
                 setup.ended = end
                 setup.error = _error_type(error)
                 self.put("setup", setup)

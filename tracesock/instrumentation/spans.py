@@ -171,6 +171,7 @@ class Spans:
         self.config = config
         # Called with how many records a span stood for that was not delivered, and told why.
         self.failed: Callable[[int], None] = lambda records: None
+        self.own_processor: Any = None  # the drain's among the provider's, which gets no spans
         self.excluder = Excluder(config.excluded_peers)
         self._redact = frozenset(config.redact)
         self._peers: OrderedDict[int, Peer] = OrderedDict()
@@ -189,6 +190,18 @@ class Spans:
     def wanted(self) -> bool:
         """Whether spans can be made at all."""
         return getattr(self.provider, "sampler", None) is not None
+
+    def heard(self) -> bool:
+        """Whether anybody gets the spans."""
+        if not self.wanted:
+            return False
+        if not self.sink.through_processors:
+            return True
+        if self.config.request_hook is not None or self.config.response_hook is not None:
+            return True
+        processor = getattr(self.provider, "_active_span_processor", None)
+        each = getattr(processor, "_span_processors", None)
+        return each is None or any(one is not self.own_processor for one in each)
 
     def asks(self, parent: SpanContext | None) -> bool:
         """Whether the sampler has a say about a span with this parent."""
@@ -211,9 +224,9 @@ class Spans:
         return sampler.should_sample(context, trace_id, name, SpanKind.INTERNAL, attributes, ())
 
     def deliver(self, finished: Finished) -> SpanContext | None:
-        """Sample a span, run the hooks, and give it to the sink; None where it is not sampled, or
-        something failed, which is counted."""
-        if not self.wanted:
+        """Sample a span, run the hooks, and give it to the sink; None where it is not sampled,
+        nobody gets it, or something failed, which is counted."""
+        if not self.heard():
             return None
         try:
             return self._deliver(finished)
