@@ -598,6 +598,10 @@ void Accepting::give_up() noexcept {
 // --- the rest of a socket's life
 // ------------------------------------------------------------------
 
+namespace {
+void end_pending(Socket& socket, int error) noexcept;
+}
+
 void count_bytes(Socket& socket, bool outgoing, std::int64_t size) noexcept {
     if (exempt) return;
     SocketState* kept = socket.audit_state.make();
@@ -613,7 +617,7 @@ void count_bytes(Socket& socket, bool outgoing, std::int64_t size) noexcept {
     }
     auto& count = outgoing ? kept->sent : kept->received;
     count.fetch_add(static_cast<std::uint64_t>(size), std::memory_order_relaxed);
-    if (kept->pending.load(std::memory_order_relaxed) != 0) pending_result(socket, 0);
+    if (kept->pending.load(std::memory_order_relaxed) != 0) end_pending(socket, 0);
 }
 
 void start_life(Socket& socket) noexcept {
@@ -674,7 +678,10 @@ void socket_listens(Socket& socket) noexcept {
     leave(entry, true);
 }
 
-void pending_result(Socket& socket, int error) noexcept {
+namespace {
+
+// The connect that did not wait has ended: told once.
+void end_pending(Socket& socket, int error) noexcept {
     SocketState* kept = socket.audit_state.get();
     if (kept == nullptr) return;
     const std::int64_t began = kept->pending.exchange(0, std::memory_order_relaxed);
@@ -697,6 +704,22 @@ void pending_result(Socket& socket, int error) noexcept {
     put_context(entry);
     leave(entry, true);
     errno = saved;
+}
+
+}  // namespace
+
+void pending_result(Socket& socket, int error) noexcept {
+    const SocketState* kept = socket.audit_state.get();
+    if (kept == nullptr || kept->pending.load(std::memory_order_relaxed) == 0) return;
+    // No error is success only once there is a peer: a caller may ask too early.
+    if (error == 0) {
+        const int saved = errno;
+        Address peer;
+        const bool connected = peer_of(SharedHandle::Lease(socket.handle).get(), peer);
+        errno = saved;
+        if (!connected) return;
+    }
+    end_pending(socket, error);
 }
 
 void socket_closes(Socket& socket, bool waits) noexcept {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
+import select
 import socket as stock
 import struct
 import threading
@@ -25,6 +27,13 @@ from tracesock.audit.text import clean, printable
 from .conftest import Log
 
 DENY = 'default = "allow"\n[[rule]]\nid = "no-nine"\naction = "deny"\ncidr = "127.0.0.9"\n'
+
+
+def unheard() -> stock.socket:
+    """A socket whose port nobody listens to, nor can get, while it is open."""
+    sock = stock.socket()
+    sock.bind(("127.0.0.1", 0))
+    return sock
 
 
 def test_a_denied_connect(log: Log, enforce: Callable[[str], Any]) -> None:
@@ -70,8 +79,8 @@ def test_the_outcomes_of_connect(log: Log) -> None:
                 sock.connect(to)
         with socket.socket() as sock:
             assert sock.connect_ex(to) == 0
-    with socket.socket() as sock:
-        assert sock.connect_ex(to) != 0
+    with unheard() as nobody, socket.socket() as sock:
+        assert sock.connect_ex(nobody.getsockname()) != 0
     outcomes = [(e["outcome"], e.get("error")) for e in log.events("tracesock.connect")]
     assert outcomes == [
         ("success", None), ("error", "EISCONN"), ("success", None), ("error", "ECONNREFUSED"),
@@ -109,8 +118,8 @@ def test_a_connect_that_does_not_wait(log: Log) -> None:
         with socket.socket() as sock:  # never finished
             sock.setblocking(False)
             sock.connect_ex(("127.0.0.1", to[1]))
-    with pytest.raises(ConnectionRefusedError):
-        asyncio.run(connect(to))
+    with unheard() as nobody, pytest.raises(ConnectionRefusedError):
+        asyncio.run(connect(nobody.getsockname()))
     lines = log.events("tracesock.connect", "tracesock.connected", "tracesock.close")
     told = [(e["event"].removeprefix("tracesock."), e["outcome"], e.get("error")) for e in lines]
     assert told[:3] == [
@@ -119,6 +128,31 @@ def test_a_connect_that_does_not_wait(log: Log) -> None:
     ]  # fmt: skip
     assert ("connect", "in_progress", "EINPROGRESS") in told[3:]
     assert told[-1] == ("connected", "error", "ECONNREFUSED")
+
+
+def test_who_asks_too_early_how_a_connect_ended_is_no_success(log: Log) -> None:
+    """A full accept queue: the connection comes about when there is room, and is told then."""
+    with contextlib.ExitStack() as closing:
+        listener = closing.enter_context(stock.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = closing.enter_context(stock.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        sock = closing.enter_context(socket.socket())
+        sock.setblocking(False)
+        assert sock.connect_ex(listener.getsockname()) == errno.EINPROGRESS
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR, 4) == bytes(4)
+        assert log.events("tracesock.connected") == []
+        while not select.select([], [sock], [], 0.05)[1]:
+            if select.select([listener], [], [], 0)[0]:
+                closing.enter_context(listener.accept()[0])
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        (line,) = log.events("tracesock.connected")
+    assert line["outcome"] == "success"
+    assert line["peer"]["address"] == "127.0.0.1"
 
 
 def test_unix_and_other_families(log: Log, tmp_path: Path) -> None:
@@ -226,6 +260,7 @@ def test_a_denied_accept(log: Log, enforce: Callable[[str], Any]) -> None:
         to = listener.getsockname()
         listener.settimeout(0)
         client = stock.create_connection(to, source_address=("127.0.0.9", 0))
+        assert select.select([listener], [], [], 30)[0]
         with client, pytest.raises(BlockingIOError):
             listener.accept()
     (line,) = log.events("tracesock.accept")
