@@ -5,6 +5,18 @@ from __future__ import annotations
 import os
 import signal
 
+from hypothesis import HealthCheck, settings
+
+# The same generated input in every run, and no time that a loaded machine could miss.
+settings.register_profile(
+    "tracesock",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("tracesock")
+
 # Some tests ask this machine's own name server for names that nobody has. On a loaded machine an
 # answer over UDP is lost now and then, and resolv.conf(5) would have each look-up wait 5 s for it.
 os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:3")

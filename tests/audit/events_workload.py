@@ -85,7 +85,10 @@ def attempt(function: Any, *args: Any, **keywords: Any) -> Any:
     try:
         return function(*args, **keywords)
     except Exception as error:
-        stream.append(["raised", type(error).__name__, getattr(error, "errno", None)])
+        number = getattr(error, "errno", None)
+        if isinstance(error, socket.gaierror) and number == socket.EAI_AGAIN:
+            number = socket.EAI_NONAME  # the name server's answer was lost
+        stream.append(["raised", type(error).__name__, number])
         return None
 
 
@@ -560,6 +563,7 @@ def awkward() -> None:
 
 
 def tls() -> None:
+    import select
     import ssl
 
     anonymous = "AECDH-AES128-SHA:@SECLEVEL=0"
@@ -581,15 +585,14 @@ def tls() -> None:
         for sock in (client, server):
             sock.setblocking(False)
         waiting = [client, server]
-        for turn in range(1000):
-            if not waiting:
-                break
-            one = waiting[turn % len(waiting)]
-            try:
-                one.do_handshake()
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                continue
-            waiting.remove(one)
+        while waiting:
+            for one in list(waiting):
+                try:
+                    one.do_handshake()
+                except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    continue
+                waiting.remove(one)
+            select.select(waiting, [], [], 0.1)
         stream.append(["handshake", not waiting])
         attempt(client.send, b"x")
         attempt(client.sendto, b"x", to)
@@ -618,13 +621,17 @@ def loops() -> None:
     import threading
 
     async def serve() -> None:
+        accepted: asyncio.Queue[None] = asyncio.Queue()
+
         async def answer(reader: Any, writer: Any) -> None:
+            accepted.put_nowait(None)
             writer.write(await reader.read(1))
             writer.close()
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         to = local(server.sockets[0])
         reader, writer = await asyncio.open_connection(*to)
+        await accepted.get()
         writer.write(b"x")
         assert await reader.read(1) == b"x"
         writer.close()
@@ -637,6 +644,7 @@ def loops() -> None:
         with socket.socket() as sock:
             sock.setblocking(False)
             await loop.sock_connect(sock, to)
+            await accepted.get()  # the order of the two is chance
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             await loop.sock_sendto(sock, b"x", to)

@@ -532,11 +532,11 @@ def test_a_full_disk_fails_closed_at_once(small_disk: Path, quiet: None) -> None
     filler = small_disk / "filler"
     filler.write_bytes(b"x" * (room.f_bavail * room.f_bsize))
     with pytest.raises(PermissionError, match="fails closed"):
-        for _ in range(1000):
+        for _ in range(10_000):
             emit(1)
             time.sleep(0.002)
     filler.unlink()
-    for _ in range(500):
+    for _ in range(3000):
         try:
             emit(1)
             break
@@ -917,9 +917,9 @@ def test_tips_in_time(tmp_path: Path, quiet: None) -> None:
     tips = tmp_path / "tips"
     audit.open_log(tmp_path / "audit.jsonl", tips=str(tips), tip_interval=0.1)
     emit(1)
-    for _ in range(500):
-        if tips.exists():
-            break
+    deadline = time.monotonic() + 60
+    while not tips.exists() or not tips.read_text().endswith("\n"):
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     first = parse_tip(tips.read_text().splitlines()[0])
     assert audit.close(10)
@@ -992,6 +992,10 @@ def test_records_are_not_lost_by_another_sinks_stall(tmp_path: Path, quiet: None
     stats = {each.sink: each for each in audit.stats()}
     assert stats[f"<audit log {fifo}>"].dropped > 0
     os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
+    deadline = time.monotonic() + 60
+    while audit.stats()[0].delivered < 3 * pipeline.CAPACITY:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     audit.close(2)
     assert sums(tmp_path / "audit.jsonl").delivered == 3 * pipeline.CAPACITY
 
@@ -1013,4 +1017,4 @@ def test_a_record_is_read_back() -> None:
     for bad in ({}, {"event": 1, "time": "x"}, {"event": "x", "time": "2025"}):
         with pytest.raises(ValueError):
             Record.from_dict(bad)
-    assert abs(now() - time.time_ns()) < 10**9
+    assert time.time_ns() - 10**6 <= now() <= time.time_ns() + 10**6

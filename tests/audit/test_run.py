@@ -222,7 +222,7 @@ def test_settings_from_the_environment(tracesock: Command, tmp_path: Path) -> No
     )
     done = tracesock(
         "run", "--audit-log", "log", "prog.py",
-        TRACESOCK_AUDIT_FORMAT="ecs", TRACESOCK_AUDIT_ROTATE="100000", TRACESOCK_AUDIT_KEEP="9",
+        TRACESOCK_AUDIT_FORMAT="ecs", TRACESOCK_AUDIT_ROTATE="10000", TRACESOCK_AUDIT_KEEP="99",
         TRACESOCK_AUDIT_KEY=str(key), TRACESOCK_AUDIT_TIPS="stderr", TRACESOCK_AUDIT_SYNC="1",
         TRACESOCK_AUDIT_WHEN_FULL="fail-closed", TRACESOCK_AUDIT_TIP_INTERVAL="30",
     )  # fmt: skip

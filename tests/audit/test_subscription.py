@@ -122,7 +122,7 @@ def test_a_callback_that_raises_stops_the_call() -> None:
 
     with stock.socket(stock.AF_INET, stock.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
-        receiver.setblocking(False)
+        receiver.settimeout(30)
         to = receiver.getsockname()
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
             with audit.subscribe(veto, events="socket.sendto"), pytest.raises(Veto):
@@ -228,7 +228,7 @@ def test_a_hook_that_keeps_others_out_is_noticed(run: Callable[..., Any]) -> Non
 
 
 def wait_for(seen: Seen, count: int) -> None:
-    for _ in range(500):
+    for _ in range(6000):
         if len(seen.events) >= count:
             return
         threading.Event().wait(0.01)
@@ -285,8 +285,11 @@ def test_records_of_outcomes(quiet: None) -> None:
                 client.sendall(b"12345")
                 assert server.recv(10) == b"12345"
                 server.close()
-        with socket.socket() as sock, pytest.raises(ConnectionRefusedError):
-            sock.connect(to)
+        # Not the port of before, which another socket could have got.
+        with stock.socket() as nobody, socket.socket() as sock:
+            nobody.bind(("127.0.0.1", 0))
+            with pytest.raises(ConnectionRefusedError):
+                sock.connect(nobody.getsockname())
         wait_for(seen, 6)
     assert seen.names == [
         "tracesock.listen", "tracesock.connect", "tracesock.accept", "tracesock.close",
