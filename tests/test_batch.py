@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import gc
+import itertools
+import select
 import signal
+import statistics
 import subprocess
 import sys
 import textwrap
@@ -280,9 +284,8 @@ def test_an_error_in_the_middle_is_the_next_calls(udp: Sockets) -> None:
 
 
 def test_a_refused_connection_is_an_error(udp: Sockets) -> None:
-    sender, receiver = udp
-    sender.connect(receiver.getsockname())
-    receiver.close()
+    sender, _ = udp
+    sender.connect(("127.0.0.1", 1))  # a port that the kernel gives to nobody
     deadline = time.monotonic() + 20
     with pytest.raises(ConnectionRefusedError):
         while time.monotonic() < deadline:
@@ -299,15 +302,19 @@ def test_signals_while_waiting(unix: Sockets, raises: bool) -> None:
         handled.append(number)
         if raises:
             raise RuntimeError("from the handler")
-        received(receiver, queue_length() // 2)
+        with contextlib.suppress(BlockingIOError):  # the sender has not begun, or has ended
+            receiver.recv_many(queue_length() // 2, 10)
 
+    receiver.setblocking(False)
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     try:
         if raises:
             with pytest.raises(RuntimeError, match="from the handler"):
+                # Once: it comes when a part has gone, and is not to wait for the next one.
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
                 sender.send_many(messages)
         else:
+            signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
             assert sender.send_many(messages) == len(messages)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -322,9 +329,9 @@ def test_a_signal_handler_may_raise_out_of_a_receive(udp: Sockets) -> None:
         raise RuntimeError("from the handler")
 
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     try:
         with pytest.raises(RuntimeError, match="from the handler"):
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
             receiver.recv_many(4, 100)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -344,6 +351,7 @@ def test_close_from_another_thread_ends_a_batch(unix: Sockets) -> None:
 
     thread = threading.Thread(target=send)
     thread.start()
+    assert select.select([receiver], [], [], 30)[0]  # it has begun
     time.sleep(0.2)
     sender.close()
     received(receiver, 1)  # which wakes the sender up
@@ -475,7 +483,8 @@ def test_batches_leak_nothing(udp: Sockets) -> None:
             use()
         gc.collect()
         blocks.append(sys.getallocatedblocks())
-    assert blocks[-1] - blocks[2] < 60, blocks
+    # What leaks grows in each round; another thread of this process in one or the other.
+    assert statistics.median(b - a for a, b in itertools.pairwise(blocks)) < 20, blocks
 
 
 def test_threads_share_a_socket(udp: Sockets) -> None:
@@ -483,7 +492,8 @@ def test_threads_share_a_socket(udp: Sockets) -> None:
     to = receiver.getsockname()
     got: list[bytes] = []
     lock = threading.Lock()
-    receiver.settimeout(1)
+    sent = threading.Event()
+    receiver.settimeout(0.5)
 
     def send(number: int) -> None:
         for turn in range(20):
@@ -491,10 +501,13 @@ def test_threads_share_a_socket(udp: Sockets) -> None:
 
     def receive() -> None:
         while True:
+            last = sent.is_set()
             try:
                 part = receiver.recv_many(16, 100)
             except TimeoutError:
-                return
+                if last:
+                    return
+                continue
             with lock:
                 got.extend(data for data, _ in part)
 
@@ -502,7 +515,10 @@ def test_threads_share_a_socket(udp: Sockets) -> None:
     writers = [threading.Thread(target=send, args=(number,)) for number in range(3)]
     for thread in readers + writers:
         thread.start()
-    for thread in readers + writers:
+    for thread in writers:
+        thread.join(60)
+    sent.set()
+    for thread in readers:
         thread.join(60)
     # The kernel may drop what does not fit, and never changes or repeats one.
     expected = {b"%d %d %d" % (n, t, i) for n in range(3) for t in range(20) for i in range(20)}

@@ -314,6 +314,12 @@ std::int64_t send_items(Socket& socket, const Departure::Items& items, int flags
         if (transfer(socket, sys::Direction::write, deadline, departure.length(),
                      (flags & sys::fast_open) != 0, op, bytes, stats)) {
             sent += datagrams;
+            // A call that a signal ends after a part has no error: the handler runs before the next
+            // one, which would wait.
+            if (sent < allowed && PyErr_CheckSignals() < 0) {
+                stats->error = recorder::interrupted;
+                failed = true;
+            }
             continue;
         }
         if (departure.segmented() && refuses_segments(stats->error)) {
