@@ -175,9 +175,11 @@ def run(seconds: float, *work: Work) -> int:
         mine = work[index % len(work)]
         try:
             with trace.use_span(PARENT):
-                while time.monotonic() < end and not failures:
+                while True:
                     mine(chance)
                     done[index] += 1
+                    if time.monotonic() >= end or failures:
+                        break
         except BaseException as error:
             failures.append(error)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import pickle
 import re
+import statistics
 import subprocess
 import sys
 import textwrap
@@ -135,10 +137,13 @@ def test_create_connection_takes_an_address_of_any_family(tmp_path: Path) -> Non
         address = Address(socket.AF_INET, server.getsockname())
         with socket.create_connection(address, timeout=5) as sock:
             assert sock.getpeername() == server.getsockname() and sock.gettimeout() == 5
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(address)
-    with pytest.raises(ExceptionGroup):
-        socket.create_connection(address, all_errors=True)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = Address(socket.AF_INET, nobody.getsockname())
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+        with pytest.raises(ExceptionGroup):
+            socket.create_connection(address, all_errors=True)
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(tmp_path / "server"))
         unix.listen()
@@ -217,4 +222,5 @@ def test_addresses_leak_nothing() -> None:
             use()
         gc.collect()
         blocks.append(sys.getallocatedblocks())
-    assert blocks[-1] - blocks[2] < 60, blocks
+    # What leaks grows in each round; another thread of this process in one or the other.
+    assert statistics.median(b - a for a, b in itertools.pairwise(blocks)) < 20, blocks

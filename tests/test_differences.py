@@ -38,6 +38,12 @@ def open_descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
+def of_this_test() -> set[str]:
+    """Descriptors that are open before a test: none that garbage of earlier ones would close."""
+    gc.collect()
+    return open_descriptors()
+
+
 class Refusal(BaseException):
     """What the hook below raises: no OSError, and no Exception."""
 
@@ -467,6 +473,7 @@ def test_a_socket_that_cannot_be_made_leaves_no_descriptor() -> None:
             ("socket.bind", 0, lambda: socket.create_connection(address, None, ("", 0))),
             ("socket.bind", 0, lambda: socket.create_server(("127.0.0.1", 0))),
         ]
+        of_this_test()
         for event, allowed, call in cases:
             before = open_descriptors()
             with refused(event, allowed) as kept:
@@ -478,10 +485,15 @@ def test_a_socket_that_cannot_be_made_leaves_no_descriptor() -> None:
             client.close()
 
 
-def sleeps(thread: threading.Thread) -> bool:
-    """Whether the kernel has the thread waiting. Its name in the file may have spaces in it."""
-    text = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
-    return text.rpartition(")")[2].split()[0] == "S"
+def await_call(thread: threading.Thread) -> None:
+    """Waits until the thread waits in a call of its own, and not for the interpreter's lock."""
+    own = Path(f"/proc/self/task/{thread.native_id}/syscall")
+    futex = {"x86_64": "202", "aarch64": "98"}.get(os.uname().machine)
+    deadline = time.monotonic() + 30
+    while own.read_text().split()[0] in ("running", "-1", futex):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.1)
 
 
 def closed_while_received(sock: Any, receive: Callable[[Any], object]) -> threading.Thread:
@@ -489,12 +501,8 @@ def closed_while_received(sock: Any, receive: Callable[[Any], object]) -> thread
     thread = threading.Thread(target=receive, args=(sock,))
     number = sock.fileno()
     thread.start()
-    deadline = time.monotonic() + 30
     # The descriptor has a second owner as soon as the call has begun to wait.
-    while not sleeps(thread):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(0.1)
+    await_call(thread)
     sock.close()
     assert sock.fileno() == -1
     os.fstat(number)  # OSError where the thread had not begun, or its descriptor is free
@@ -539,7 +547,7 @@ def test_close_while_another_thread_receives() -> None:
 
 
 def test_a_second_init_closes_the_first_descriptor() -> None:
-    before = open_descriptors()
+    before = of_this_test()
     left, right = socket.socketpair()
     left.__init__()  # type: ignore[misc]
     assert (left.family, right.recv(1)) == (socket.AF_INET, b"")
@@ -551,9 +559,7 @@ def test_a_second_init_closes_the_first_descriptor() -> None:
     left, right = socket.socketpair()
     thread = threading.Thread(target=lambda: left.recv(1))
     thread.start()
-    while not sleeps(thread):
-        time.sleep(0.01)
-    time.sleep(0.1)
+    await_call(thread)
     with pytest.raises(OSError, match=r"^socket is in use by another thread$"):
         left.__init__()  # type: ignore[misc]
     assert left.fileno() == -1

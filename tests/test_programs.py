@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import random
 import re
 import socket as stock
 import subprocess
@@ -130,9 +132,17 @@ def start(path: pathlib.Path, program: str, port: int) -> subprocess.Popen[str]:
 
 
 def free_port() -> int:
-    """A port that is free for both families."""
-    with stock.create_server(("", 0)) as one:
-        return int(one.getsockname()[1])
+    """A port that is free for both families, and that the kernel gives to nobody meanwhile:
+    it chooses from 32768 on, ip(7)."""
+    dual = stock.has_dualstack_ipv6()
+    family = stock.AF_INET6 if dual else stock.AF_INET
+    for port in random.sample(range(20000, 32768), 100):
+        with (
+            contextlib.suppress(OSError),
+            stock.create_server(("", port), family=family, dualstack_ipv6=dual),
+        ):
+            return port
+    raise AssertionError("no port is free")
 
 
 PAIRS = {

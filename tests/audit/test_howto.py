@@ -20,6 +20,7 @@ PAGE = ROOT / "docs" / "how-to" / "egress-policy.md"
 PART = re.compile(
     r"<!-- file: (?P<file>\S+) -->\n```\w+\n(?P<content>.*?)```"
     r"|<!-- wait for port (?P<port>\d+) -->"
+    r"|<!-- wait for (?P<lines>\d+) lines? of (?P<of>.*?) -->"
     r"|```console\n(?P<console>.*?)```",
     re.DOTALL,
 )
@@ -104,6 +105,12 @@ def test_every_command_of_the_page(shell: subprocess.Popen[str], tmp_path: Path)
                 with stock.socket() as probe:
                     if probe.connect_ex(("127.0.0.1", int(part["port"]))) == 0:
                         break
+                time.sleep(0.1)
+        elif part["lines"]:
+            deadline = time.monotonic() + 60
+            # Without a complaint that the file is not there yet.
+            while run(shell, f"{part['of']} 2>&-").count("\n") < int(part["lines"]):
+                assert time.monotonic() < deadline, part[0]
                 time.sleep(0.1)
         else:
             seen += 1

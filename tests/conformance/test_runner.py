@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def run(
-    tmp_path: pathlib.Path, broken: str = "", known: str = "", *more: str
+    tmp_path: pathlib.Path, broken: str = "", known: str = "", *more: str, timeout: int = 30
 ) -> tuple[int, dict[str, object], str]:
     """Runs a few tests on stock and on a copy of stock with something broken in it."""
     package = tmp_path / "tracesock"
@@ -47,7 +47,7 @@ def run(
     (tmp_path / "known.toml").write_text(known)
     report = tmp_path / "report.json"
     words = [sys.executable, str(RUN), "--tracesock", str(tmp_path), "--json", str(report)]
-    words += ["--known", str(tmp_path / "known.toml"), "--timeout", "2", *more]
+    words += ["--known", str(tmp_path / "known.toml"), "--timeout", str(timeout), *more]
     for name in TESTS:
         words += ["--match", PREFIX + name]
     done = subprocess.run(words, capture_output=True, text=True, timeout=110)
@@ -102,7 +102,7 @@ def test_a_hang_and_a_crash_take_nothing_with_them(tmp_path: pathlib.Path) -> No
     broken = (
         "import os, time\ndef inet_aton(*a): time.sleep(100)\ndef getnameinfo(*a): os.abort()\n"
     )
-    status, document, text = run(tmp_path, broken)
+    status, document, text = run(tmp_path, broken, timeout=5)
     assert status == 1
     assert outcomes(document) == {
         "testGetServBy": "pass",

@@ -524,12 +524,14 @@ async def main():
     writer.close()
     assert told == [("127.0.0.1", port), (("127.0.0.1", port), True, "NoneType")], told
     del told[:]
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        refused = closed.getsockname()[1]
+    nobody = socket.socket()  # it does not listen, and nobody else gets its port
+    nobody.bind(("127.0.0.1", 0))
+    refused = nobody.getsockname()[1]
     try:
         await asyncio.open_connection("127.0.0.1", refused)
     except ConnectionRefusedError:
         pass
+    nobody.close()
     assert told[1:] == [(("127.0.0.1", refused), False, "ConnectionRefusedError")], told
     del told[:]
     asleep = asyncio.Event()
