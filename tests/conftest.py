@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -16,6 +17,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("tracesock")
+
+with contextlib.suppress(ImportError):  # tests of other Pythons do without it
+    from hypothesis import HealthCheck, settings
+
+    # On a machine with much else to do any example may take long, and so may making one.
+    settings.register_profile(
+        "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("patient")
 
 # Some tests ask this machine's own name server for names that nobody has. On a loaded machine an
 # answer over UDP is lost now and then, and resolv.conf(5) would have each look-up wait 5 s for it.
