@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import select
+import socket as stock
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from opentelemetry import context as otel_context
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -85,6 +90,55 @@ def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not become true in time"
         time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def suppressing(key: Any = _SUPPRESS_INSTRUMENTATION_KEY) -> Iterator[None]:
+    token = otel_context.attach(otel_context.set_value(key, True))
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
+
+
+@contextlib.contextmanager
+def nobody(address: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[tuple[str, int]]:
+    """An address at which nobody listens, and nobody else will meanwhile; at this one a server may
+    listen that allows its address to be used again (SO_REUSEADDR)."""
+    with suppressing():
+        unused = stock.socket()
+    with unused:
+        unused.setsockopt(stock.SOL_SOCKET, stock.SO_REUSEADDR, 1)
+        unused.bind(address)
+        yield unused.getsockname()
+
+
+@contextlib.contextmanager
+def full_backlog() -> Iterator[Any]:
+    """A server that answers no further SYN, because nobody accepts."""
+    with contextlib.ExitStack() as stack:
+        with suppressing():
+            server = stack.enter_context(stock.socket())
+            server.bind(("127.0.0.1", 0))
+            server.listen(0)
+            # The queue has room for one.
+            first = stack.enter_context(stock.socket())
+            first.connect(server.getsockname())
+            assert select.select([server], [], [], 30)[0]
+        yield server
+
+
+def when_stalled(sender: Any, thread: int, wait: float) -> None:
+    """Returns `wait` seconds after a thread of this process has begun to wait in a send, its native
+    number `thread`: there is no room for more, and it sleeps (proc(5))."""
+    state = Path(f"/proc/self/task/{thread}/stat")
+    wait_for(
+        lambda: (
+            not select.select([], [sender], [], 0)[1]
+            and state.read_text().rpartition(") ")[2].startswith("S")
+        )
+    )
+    time.sleep(wait)
 
 
 def in_file(path: Path, name: str = "") -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ what was counted as dropped."""
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.server
 import multiprocessing
 import os
@@ -28,6 +29,7 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 import tracesock
 from tests.telemetry.plain import Plain, attributes, every_point, in_file, wait_for
 from tracesock._native import recorder
+from tracesock.instrumentation import drain
 
 Telemetry = Callable[..., Plain]
 PARENT = trace.NonRecordingSpan(trace.SpanContext(0xABC, 0xDEF, False, trace.TraceFlags(1)))
@@ -130,7 +132,7 @@ def test_lookups_that_come_faster_than_they_are_delivered(telemetry: Telemetry) 
     for _ in range(20_000):
         observer.resolved("localhost", 0, None, [])
     gate.open.set()
-    assert plain.provider.force_flush()
+    assert plain.provider.force_flush(200_000)
     dropped = plain.total("tracesock.telemetry.dropped")
     assert dropped > 0
     assert gate.calls + dropped == 20_001
@@ -196,6 +198,7 @@ def test_uninstrument_delivers_the_rest(telemetry: Telemetry) -> None:
 
 def test_what_has_been_read_wakes_nobody(telemetry: Telemetry, pairs: list[Any]) -> None:
     telemetry(max_sends_per_trace=0, drain_interval=600.0)
+    gc.collect()  # the end of a socket is a record as well
     for _ in range(25):
         send(100, pairs[0])
         time.sleep(0.02)  # a drain that was woken would have read them
@@ -293,7 +296,7 @@ class _Collect(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.reached.set()
-        self.server.gate.wait(60)
+        self.server.gate.wait(100)
         if self.server.status == 200:
             self.server.requests.append(ExportTraceServiceRequest.FromString(body))
         self.send_response(self.server.status)
@@ -320,7 +323,11 @@ def collecting(status: int = 200, answer: bytes = b"") -> Iterator[Collector]:
 
 
 @pytest.mark.parametrize("limit", [0, 128])
-def test_native_otlp_behind_a_slow_collector(telemetry: Telemetry, limit: int) -> None:
+def test_native_otlp_behind_a_slow_collector(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    # The collector may be as slow as the threads below are.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "200")
     with collecting() as collector:
         port = collector.server_address[1]
         plain = telemetry(
@@ -333,7 +340,7 @@ def test_native_otlp_behind_a_slow_collector(telemetry: Telemetry, limit: int) -
         for thread in threads:
             thread.join()
         collector.gate.set()
-        tracesock.instrumentation.flush()
+        assert tracesock.instrumentation.flush(100)
         dropped = plain.total("tracesock.telemetry.dropped")
         assert collector.calls + dropped == 24_000
         assert dropped == 0, "there is room for what waits"
@@ -363,8 +370,11 @@ def test_native_otlp_that_is_partly_rejected(telemetry: Telemetry) -> None:
     # ExportTraceServiceResponse { partial_success { rejected_spans: 3 } }
     with collecting(200, b"\x0a\x02\x08\x03") as collector:
         collector.gate.set()
+        # One request: the drain does not come in between.
         plain = telemetry(
-            otlp=f"http://127.0.0.1:{collector.server_address[1]}", max_sends_per_trace=0
+            otlp=f"http://127.0.0.1:{collector.server_address[1]}",
+            max_sends_per_trace=0,
+            drain_interval=600.0,
         )
         send(20)
         tracesock.instrumentation.flush()
@@ -556,8 +566,12 @@ def test_fork_in_the_midst_of_a_flush(telemetry: Telemetry) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(processor.child, 0)[1]) == 0
 
 
-def test_fork_while_the_drain_is_in_an_exporter(telemetry: Telemetry, pairs: list[Any]) -> None:
+def test_fork_while_the_drain_is_in_an_exporter(
+    telemetry: Telemetry, pairs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Which has a lock then, as the SDK's own: a child would wait for it without end."""
+    # However slowly the exporter's thread goes on.
+    monkeypatch.setattr(drain, "_FORK_TIMEOUT", 60.0)
 
     class Locks(SpanProcessor):
         def __init__(self) -> None:
@@ -686,7 +700,13 @@ ENDINGS = {
     "normal": ("", 0),
     "sys.exit": ("sys.exit(3)", 3),
     "exception": ("raise RuntimeError('on purpose')", 1),
-    "interrupt": ("os.kill(os.getpid(), signal.SIGINT); time.sleep(30)", -signal.SIGINT),
+    # Which the process may have inherited as ignored, or blocked.
+    "interrupt": (
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])\n"
+        "os.kill(os.getpid(), signal.SIGINT); time.sleep(30)",
+        -signal.SIGINT,
+    ),
     "a thread that goes on": ("threading.Thread(target=lambda: time.sleep(0.3)).start()", 0),
     "uninstrumented before": ("tracesock.uninstrument()", 0),
     "shut down before": ("provider.shutdown()", 0),
@@ -715,7 +735,9 @@ def test_the_end_while_daemon_threads_send() -> None:
     threads = [threading.Thread(target=send, args=(10**9,), daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
-    time.sleep(0.2)
+    before = tracesock._native.recorder.counts()[0]
+    while tracesock._native.recorder.counts()[0] < before + 1000:
+        time.sleep(0.05)
     """
     done = run(PROGRAM.replace("{processor}", "SimpleSpanProcessor") + textwrap.dedent(code))
     assert done.returncode == 0, done.stderr
@@ -752,15 +774,18 @@ def test_an_exporter_that_hangs_does_not_hold_a_process_for_ever() -> None:
     code = """
     import tracesock.instrumentation.drain as drain
     drain._FLUSH_TIMEOUT = 0.5
+    hangs = threading.Event()
     class Hangs:
         def on_start(self, span, parent_context=None): pass
         def _on_ending(self, span): pass
-        def on_end(self, span): time.sleep(1000)
+        def on_end(self, span):
+            hangs.set()
+            time.sleep(1000)
         def shutdown(self): pass
         def force_flush(self, timeout_millis=30000): return True
     provider.add_span_processor(Hangs())
     tracesock._native.recorder.wake()
-    time.sleep(0.5)
+    hangs.wait(60)
     """
     program = PROGRAM.replace("{processor}", "SimpleSpanProcessor").replace("send(1000)", "send(3)")
     began = time.monotonic()

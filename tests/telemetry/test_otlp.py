@@ -10,6 +10,7 @@ import email.utils
 import gzip
 import hashlib
 import http.server
+import itertools
 import json
 import logging
 import os
@@ -44,6 +45,7 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags, TraceState
 from opentelemetry.trace.status import Status, StatusCode
 
 import tracesock
+from tests.telemetry.plain import full_backlog
 from tracesock import _native
 from tracesock.instrumentation import otlp
 from tracesock.instrumentation.config import ConfigError
@@ -431,7 +433,9 @@ class Receiver(http.server.ThreadingHTTPServer):
         super().__init__((HOST, 0), _Handler, bind_and_activate)
         self.answers = list(answers) or [OK]
         self.received: list[tuple[str, Mapping[str, str], bytes]] = []
-        self.peers: list[Any] = []
+        # The number of the connection that each came over: its port may be one that another had.
+        self.peers: list[int] = []
+        self.accepted = itertools.count()
         self.errors: list[BaseException | None] = []
         self.hang_up = False  # after an answer, without saying so
         self.hung_up = threading.Event()
@@ -457,12 +461,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Receiver
 
+    def setup(self) -> None:
+        super().setup()
+        self.number = next(self.server.accepted)
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.received.append(
             (self.path, {name.lower(): value for name, value in self.headers.items()}, body)
         )
-        self.server.peers.append(self.client_address)
+        self.server.peers.append(self.number)
         status, headers, answer = self.server.next_answer()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(answer)), **headers}.items():
@@ -703,7 +711,8 @@ def test_nobody_listens_yet(exporter: Make) -> None:
 def test_nobody_ever_listens(exporter: Make, caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as bound:
         bound.bind((HOST, 0))
-        client = exporter(f"http://{HOST}:{bound.getsockname()[1]}", timeout=0.1)
+        client = exporter(f"http://{HOST}:{bound.getsockname()[1]}", timeout=100)
+        noting(client)
         assert client.export(REQUEST) == ExportResult(False, reason="ConnectionRefusedError")
     assert "ConnectionRefusedError" in caplog.text
 
@@ -869,15 +878,7 @@ def test_shutdown_while_an_answer_is_awaited(exporter: Make) -> None:
 
 
 def test_shutdown_while_connecting(exporter: Make) -> None:
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind((HOST, 0))
-        listener.listen(0)
-        # The queue is full when a connection stays pending.
-        for _ in range(8):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
+    with full_backlog() as listener:
         client = exporter(f"http://{HOST}:{listener.getsockname()[1]}", timeout=1000)
         thread, results = in_thread(client)
         pause = threading.Event()

@@ -47,10 +47,14 @@ from tests.telemetry.plain import (
     Plain,
     attributes,
     every_point,
+    full_backlog,
     in_file,
+    nobody,
     own_id,
     parent_id,
+    suppressing,
     wait_for,
+    when_stalled,
 )
 from tracesock import audit, socket
 from tracesock.testing import CountingIdGenerator
@@ -60,15 +64,6 @@ Telemetry = Callable[..., Plain]
 
 
 # --- parts ----------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def suppressing(key: Any = _SUPPRESS_INSTRUMENTATION_KEY) -> Iterator[None]:
-    token = otel_context.attach(otel_context.set_value(key, True))
-    try:
-        yield
-    finally:
-        otel_context.detach(token)
 
 
 @contextlib.contextmanager
@@ -94,16 +89,6 @@ def connection(server: Any) -> Iterator[tuple[socket, Any]]:
         accepted, _ = server.accept()
         with accepted:
             yield client, accepted
-
-
-@contextlib.contextmanager
-def nobody() -> Iterator[tuple[str, int]]:
-    """An address at which nobody listens, and nobody else will meanwhile."""
-    with suppressing():
-        unused = stock.socket()
-    with unused:
-        unused.bind((HOST, 0))
-        yield unused.getsockname()
 
 
 def lookup_error(error: tracesock.gaierror) -> str:
@@ -294,21 +279,6 @@ def test_other_errors_of_a_connect(telemetry: Telemetry) -> None:
     }
     assert raised.value.errno is not None
     assert attributes(plain.only())["error.type"] == expected[raised.value.errno]
-
-
-@contextlib.contextmanager
-def full_backlog() -> Iterator[Any]:
-    """A server that answers no further SYN, because nobody accepts."""
-    with contextlib.ExitStack() as stack:
-        with suppressing():
-            server = stack.enter_context(stock.socket())
-            server.bind((HOST, 0))
-            server.listen(0)
-            for _ in range(8):
-                client = stack.enter_context(stock.socket())
-                client.setblocking(False)
-                client.connect_ex(server.getsockname())
-        yield server
 
 
 def test_a_connect_that_times_out(telemetry: Telemetry) -> None:
@@ -525,9 +495,10 @@ def test_a_send_that_stalls(telemetry: Telemetry) -> None:
     left, right = tracesock.socketpair()
     with left, right:
         size = 1 << 20
+        sending = threading.get_native_id()
 
         def read() -> None:
-            time.sleep(0.2)
+            when_stalled(left, sending, 0.2)
             got = 0
             while got < size:
                 got += len(right.recv(1 << 16))
@@ -697,9 +668,10 @@ def test_the_metrics_of_a_conversation(telemetry: Telemetry) -> None:
         accepted.sendall(b"hello")
         assert client.recv(5) == b"hello"
         size = 8 << 20
+        sending = threading.get_native_id()
 
         def read() -> None:
-            time.sleep(0.1)
+            when_stalled(client, sending, 0.1)
             got = 0
             while got < size:
                 got += len(accepted.recv(1 << 18))
@@ -1050,7 +1022,7 @@ def test_asyncio_sock_connect(telemetry: Telemetry, installed: None) -> None:
     first, second = plain.spans("socket connect ")
     assert "error.type" not in attributes(first)
     assert attributes(second)["error.type"] == "connection_refused"
-    assert len(tree(plain)) == 2
+    assert len(plain.spans()) == 2
     assert all(span.parent is not None for span in (first, second))
 
 
@@ -1715,16 +1687,25 @@ def test_a_long_fold_is_told_while_the_connection_lives(
 
 @pytest.mark.parametrize("choice, expected", [("all", 3), ("slow", 2), ("errors", 1), ("off", 0)])
 def test_which_sends_become_spans(telemetry: Telemetry, choice: str, expected: int) -> None:
-    plain = telemetry(send_spans=choice, slow_send=0.05)
     left, right = tracesock.socketpair()
     size = 1 << 20
+    sending = threading.get_native_id()
+    left.settimeout(30)
+    for _ in range(100):
+        plain = telemetry(send_spans=choice, slow_send=0.05)
+        with plain.span():
+            began = time.monotonic()
+            left.send(b"x")
+            quick = time.monotonic() - began < 0.05
+        right.recv(1)
+        if quick:  # as it is, unless this thread had to wait for a processor
+            break
     with plain.span():
-        left.send(b"x")
 
         def read() -> None:
-            time.sleep(0.2)
+            when_stalled(left, sending, 0.2)
             got = 0
-            while got < size + 1:
+            while got < size:
                 got += len(right.recv(1 << 16))
 
         reader = threading.Thread(target=read)
@@ -2093,10 +2074,13 @@ def test_the_ledger_of_connections(telemetry: Telemetry) -> None:
             accepted.send(bytes(1000))
             assert client.recv(1000)
             accepted.close()
-            wait_for(lambda: any(row.state == "close_wait" for row in tracesock.connections()))
-            rows = {
-                row.direction: row for row in tracesock.connections() if row.number not in before
-            }
+
+            def made() -> dict[str, tracesock.Connection]:
+                every = tracesock.connections()
+                return {row.direction: row for row in every if row.number not in before}
+
+            wait_for(lambda: made()["outbound"].state == "close_wait")
+            rows = made()
             listening, outbound = rows["listening"], rows["outbound"]
             assert listening.accept_limit == 5
             assert listening.accept_queue == 0
@@ -2179,11 +2163,18 @@ def test_a_datagram_socket_that_answers_many(telemetry: Telemetry, traced: bool)
 
 
 PORTS_PROGRAM = """
-import logging, sys
+import logging, sys, threading
 logging.basicConfig(format="%(message)s")
 import tracesock
 from opentelemetry.sdk.trace import TracerProvider
 from tracesock.instrumentation import ephemeral_ports
+warned = threading.Event()
+
+class Notices(logging.Handler):
+    def emit(self, record):
+        warned.set()
+
+logging.getLogger().addHandler(Notices())
 tracesock.instrument(TracerProvider(), drain_interval=0.05)
 server = tracesock.create_server(("127.0.0.1", 0), backlog=200)
 import socket as stock, time
@@ -2198,7 +2189,7 @@ for number in range(85):
         client.close()
 (use, *_) = ephemeral_ports()
 print(use.destination == "127.0.0.1:%d" % server.getsockname()[1], use.used, use.available)
-time.sleep(1.5)
+warned.wait(30)
 kept.append(tracesock.socket())
 kept[-1].connect(server.getsockname())
 time.sleep(1.5)
@@ -2213,6 +2204,8 @@ def test_a_warning_before_the_ephemeral_ports_are_exhausted(tmp_path: Path) -> N
     script.write_text(PORTS_PROGRAM)
     setup = (
         "ip link set lo up 2>/dev/null || true;"
+        # A port in TIME_WAIT may be used again after a second otherwise, over loopback.
+        "echo 0 > /proc/sys/net/ipv4/tcp_tw_reuse;"
         "echo 40000 40099 > /proc/sys/net/ipv4/ip_local_port_range"
     )
     unshare = shutil.which("unshare")

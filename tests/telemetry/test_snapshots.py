@@ -6,6 +6,7 @@ import functools
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -48,6 +49,10 @@ class Told:
         settings = {"snapshot_interval": 0.05, "drain_interval": 0.05, **settings}
         instrumentation.instrument(self.tracers, MeterProvider([self.reader]), loggers, **settings)
 
+    def after_this_round(self) -> None:
+        """Returns when no round is under way that began before."""
+        assert instrumentation.flush()
+
     def of(self, event: str) -> list[Any]:
         records = [each.log_record for each in self.exporter.get_finished_logs()]
         return [each for each in records if each.event_name == event]
@@ -75,6 +80,10 @@ def tell() -> Iterator[Callable[..., Told]]:
 def listener() -> Iterator[Any]:
     with tracesock.create_server(("127.0.0.1", 0)) as server:
         yield server
+
+
+def of_open(port: int) -> list[Any]:
+    return [each for each in instrumentation.connections() if each.peer == ("127.0.0.1", port)]
 
 
 def of_client(told: Told, port: int) -> list[Any]:
@@ -125,8 +134,9 @@ def test_an_open_connection_is_told_with_its_trace(tell: Any) -> None:
     assert values["network.transport"] == "tcp"
     assert values["tracesock.tcp.rtt"] > 0
     assert record.trace_id == span.get_span_context().trace_id
-    # Its connection is closed: later rounds do not have it.
-    wait_until(lambda: not instrumentation.connections())
+    # Its connection is closed: later rounds do not have it. One may be under way.
+    assert wait_until(lambda: not of_open(port))
+    told.after_this_round()
     told.exporter.clear()
     time.sleep(0.3)
     assert of_client(told, port) == []
@@ -152,11 +162,19 @@ def test_what_is_excluded_or_redacted_is_not_told(tell: Any, listener: Any) -> N
 def test_gauges_of_the_process(tell: Any, listener: Any) -> None:
     told = tell()
     port = listener.getsockname()[1]
-    before = told.gauges()["process.unix.file_descriptor.count"][0][1]
-    clients = [tracesock.create_connection(("127.0.0.1", port)) for _ in range(3)]
-    gauges = told.gauges()
-    assert gauges["process.unix.file_descriptor.count"][0][1] == before + 3
-    assert gauges["tracesock.descriptor.limit"][0][1] >= before + 3
+
+    def told_and_there() -> tuple[float, int] | None:
+        """None where another thread has opened one, or closed one, meanwhile."""
+        before = len(os.listdir("/proc/self/fd")) - 1
+        gauge = told.gauges()["process.unix.file_descriptor.count"][0][1]
+        return (gauge, before) if len(os.listdir("/proc/self/fd")) - 1 == before else None
+
+    gauge, there = wait_until(told_and_there)
+    assert gauge == there
+    clients = [tracesock.create_connection(("127.0.0.1", port)) for _ in range(30)]
+    gauge, there = wait_until(told_and_there)
+    assert gauge == there >= 30
+    assert told.gauges()["tracesock.descriptor.limit"][0][1] >= there
     for each in clients:
         each.close()
 
@@ -164,11 +182,16 @@ def test_gauges_of_the_process(tell: Any, listener: Any) -> None:
 def test_a_forgotten_socket_is_told_once_a_minute(
     tell: Any, listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_once = functools.partial(snapshots.is_forgotten, older_than=0.0)
-    monkeypatch.setattr(snapshots, "is_forgotten", at_once)
+    is_forgotten = functools.partial(snapshots.is_forgotten, older_than=0.0)
+    # Not while it is being connected.
+    begun = threading.Event()
+    monkeypatch.setattr(
+        snapshots, "is_forgotten", lambda each: begun.is_set() and is_forgotten(each)
+    )
     told = tell()
     with tracesock.create_connection(("127.0.0.1", listener.getsockname()[1])):
         listener.accept()[0].close()
+        begun.set()
         record = wait_until(lambda: told.of("tracesock.leak"))[0]
         assert record.attributes["tracesock.leak.kind"] == "close_wait"
         assert record.attributes["tracesock.connection.state"] == "close_wait"
@@ -183,7 +206,7 @@ def test_more_than_a_round_holds_is_told_as_a_number(
     monkeypatch.setattr(snapshots, "_MOST", 2)
     told = tell()
     clients = [tracesock.create_connection(listener.getsockname()) for _ in range(5)]
-    wait_until(lambda: told.of("tracesock.connections.omitted"))
+    told.after_this_round()
     told.exporter.clear()
     record = wait_until(lambda: told.of("tracesock.connections.omitted"))[0]
     # The listener is known by the connections it would accept, not before.

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import tracesock
+from tests.telemetry.plain import nobody
 from tracesock.instrumentation import ConfigError, is_instrumented
 from tracesock.testing import CountingIdGenerator, InMemoryRecorder, RecordedSpan
 
@@ -19,20 +20,19 @@ PACKAGES = Path(tracesock.__file__).parents[1]
 
 
 def request(recorder: InMemoryRecorder, name: str = "request") -> int:
-    """One request to a server of this machine: its port."""
-    with tracesock.create_server(("127.0.0.1", 0)) as listener:
-        port = int(listener.getsockname()[1])
-        with recorder.tracer().start_as_current_span(name):
-            client = tracesock.create_connection(("localhost", port))
+    """One request to a server of this machine, and one after its end: its port."""
+    with nobody() as address:
+        with tracesock.create_server(address), recorder.tracer().start_as_current_span(name):
+            client = tracesock.create_connection(("localhost", address[1]))
             client.sendall(b"hello")
             client.close()
-    with (
-        recorder.tracer().start_as_current_span(name),
-        tracesock.socket() as client,
-        pytest.raises(ConnectionRefusedError),
-    ):
-        client.connect(("127.0.0.1", port))
-    return port
+        with (
+            recorder.tracer().start_as_current_span(name),
+            tracesock.socket() as client,
+            pytest.raises(ConnectionRefusedError),
+        ):
+            client.connect(address)
+    return address[1]
 
 
 TREE = """\
