@@ -62,6 +62,8 @@ def chromium() -> Iterator[Any]:
     # Its launcher script asks the environment; nothing of ours belongs there.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OTEL_")}
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS, env=environment)
+        browser = playwright.chromium.launch(
+            executable_path=path, args=FLAGS, env=environment, timeout=120_000
+        )
         yield browser
         browser.close()

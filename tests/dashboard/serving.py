@@ -48,7 +48,7 @@ class Served:
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: Any = None
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         try:
             connection.putrequest(method, path, skip_host="host" in (headers or {}))
             for name, value in (headers or {}).items():
@@ -72,7 +72,7 @@ class Served:
 
     def stop(self) -> None:
         self.dashboard.stop()
-        self.thread.join(20)
+        self.thread.join(100)
         assert not self.thread.is_alive(), "the dashboard did not end"
 
 
@@ -83,11 +83,11 @@ def serve(database: Path, **settings: Any) -> Served:
     ready = threading.Event()
     thread = threading.Thread(target=dashboard.run, args=(ready.set,), daemon=True)
     thread.start()
-    assert ready.wait(20), "the dashboard did not start"
+    assert ready.wait(100), "the dashboard did not start"
     return Served(dashboard, thread)
 
 
-def wait_until(check: Callable[[], Any], seconds: float = 15.0) -> Any:
+def wait_until(check: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Waits for a true value of `check` and returns it."""
     end = time.monotonic() + seconds
     while True:

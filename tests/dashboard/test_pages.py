@@ -68,6 +68,10 @@ def test_every_screen_has_what_a_screen_reader_needs(served: Served, path: str) 
     assert len(identities) == len(set(identities))
 
 
+# Of a connection that is open however late the page is read, and about as old then.
+LASTING = {"tracesock__connections__interval": 3600.0, "tracesock__connection__age": 7201.0}
+
+
 def fill(served: Served) -> None:
     made = Spans("shop").add("GET /cart", trace=1, span=1, duration_ms=40, kind=2)
     made.add(
@@ -88,7 +92,10 @@ def fill(served: Served) -> None:
         "logs",
         log_request(
             "tracesock.connections.snapshot",
-            [snapshot("c1", trace=1, span=4), snapshot("c2", server__address="db.example")],
+            [
+                snapshot("c1", trace=1, span=4, **LASTING),
+                snapshot("c2", server__address="db.example", **LASTING),
+            ],
         ),
     )
     served.post(
@@ -145,7 +152,7 @@ def test_connections(served: Served) -> None:
         "Failed a minute 2",
         "Dropped telemetry 7",
         "192.0.2.7:443 shop · 77",
-        "api.example:443 established 12.",
+        "api.example:443 established 2 h 2.10 ms",
         "2.10 ms",
         "2.05 kB",
         "4.10 kB",
@@ -441,7 +448,7 @@ def test_many_spans_in_one_trace_are_bounded(
 
 def test_rendering_is_quick_for_many_connections(start: Callable[..., Served]) -> None:
     served = start()
-    records = [snapshot(f"c{i}", network__local__port=i) for i in range(3000)]
+    records = [snapshot(f"c{i}", network__local__port=i, **LASTING) for i in range(3000)]
     for i in range(0, 3000, 500):
         served.post("logs", log_request("tracesock.connections.snapshot", records[i : i + 500]))
     began = time.process_time()

@@ -464,16 +464,16 @@ def test_who_never_says_what_he_wants_shuts_nobody_out(
 def test_a_request_that_is_slow_and_a_page_that_stays_open_are_no_waiting(
     start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_TIMEOUT", 0.3)
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT", 1.0)
     served: Served = start()
     body = Spans().add("slowly", trace=1).body
     with socket.create_connection(("127.0.0.1", served.port), 30) as sock:
         sock.sendall(f"{POST}\r\nContent-Length: {len(body)}\r\n\r\n".encode())
-        time.sleep(1)
+        time.sleep(2)
         sock.sendall(body)
         assert sock.recv(65536).startswith(b"HTTP/1.1 200")
         # Kept alive, and quiet between two requests.
-        time.sleep(1)
+        time.sleep(2)
         sock.sendall(b"GET /api/status HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert sock.recv(65536).startswith(b"HTTP/1.1 200")
 
@@ -492,8 +492,8 @@ def test_who_never_reads_his_answers_is_ended(start: Any, monkeypatch: pytest.Mo
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect(("127.0.0.1", served.port))
-        sock.sendall(request * 200)
         assert wait_until(lambda: connections(served) == 1)
+        sock.sendall(request * 200)
         assert wait_until(lambda: connections(served) == 0, 30)
         sock.settimeout(60)
         received = 0

@@ -101,9 +101,11 @@ def test_a_stream_of_otlp(tmp_path: Path) -> None:
 
 
 def test_it_receives_by_itself() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    # Held until the end: nobody else gets the port meanwhile.
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    port = held.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "tracesock", "top", "--listen", str(port), "--once", "--json"],
         cwd=Path(__file__).parents[2],
@@ -129,4 +131,5 @@ def test_it_receives_by_itself() -> None:
     finally:
         process.kill()
         process.wait()
+        held.close()
     assert [c["peer"] for c in json.loads(out)["connections"]] == ["192.0.2.7:443"]
