@@ -25,11 +25,19 @@ class Unavailable(Exception):
     """A part could not be started; the text says what it said."""
 
 
+_held: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody else gets while this process lives: not even as the port of a connection,
+    of which the load makes as many as there are ports. A server can listen on it that allows its
+    address to be used again (SO_REUSEADDR), as those of Go and http.server do."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _held.append(held)
+    port: int = held.getsockname()[1]
+    return port
 
 
 def missing() -> str:
