@@ -15,7 +15,6 @@ from tracesock._stock import (
     AddressFamily,
     SocketKind,
     family_enum,
-    has_ipv6,
     kind_enum,
 )
 
@@ -132,9 +131,9 @@ def _connect(
 
 def has_dualstack_ipv6() -> bool:
     """Whether one AF_INET6 stream socket can serve IPv4 and IPv6 here."""
-    if not has_ipv6 or _option("IPPROTO_IPV6") is None or _option("IPV6_V6ONLY") is None:
-        return False
     names = public
+    if not names.has_ipv6 or _option("IPPROTO_IPV6") is None or _option("IPV6_V6ONLY") is None:
+        return False
     try:
         with names.socket(names.AF_INET6, _SOCK_STREAM) as sock:
             sock.setsockopt(names.IPPROTO_IPV6, names.IPV6_V6ONLY, 0)
@@ -176,7 +175,7 @@ def create_server(
         # Other families may have no ports to share: Linux refuses the option for them since 6.12.9.
         if reuse_port and family in (_AF_INET, names.AF_INET6):
             sock.setsockopt(names.SOL_SOCKET, names.SO_REUSEPORT, 1)
-        if has_ipv6 and family == names.AF_INET6 and _option("IPV6_V6ONLY") is not None:
+        if names.has_ipv6 and family == names.AF_INET6 and _option("IPV6_V6ONLY") is not None:
             sock.setsockopt(names.IPPROTO_IPV6, names.IPV6_V6ONLY, 0 if dualstack_ipv6 else 1)
         try:
             sock.bind(address)
@@ -195,9 +194,10 @@ def create_server(
 
 def fromfd(fd: int, family: int, type: int, proto: int = 0) -> "socket":
     """A socket over a duplicate of the descriptor `fd`, which stays open and is the caller's."""
-    duplicate = _native.dup(fd)
+    names = public
+    duplicate = names.dup(fd)
     try:
-        return public.socket(family, type, proto, duplicate)  # type: ignore[no-any-return]
+        return names.socket(family, type, proto, duplicate)  # type: ignore[no-any-return]
     except BaseException:
         _native.close(duplicate)
         raise

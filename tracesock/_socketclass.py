@@ -12,6 +12,7 @@ from tracesock._stock import EAGAIN, EWOULDBLOCK, family_enum, kind_enum
 
 TYPE_CHECKING = False  # typing takes milliseconds to import
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from socket import AddressFamily, SocketKind
     from typing import IO, Any, NoReturn, Self, SupportsIndex
 
@@ -24,6 +25,7 @@ _SEND_BLOCK = 8192  # bytes read from a file that sendfile(2) cannot take
 
 
 _initialise = Socket.__init__
+_Builtin: "Any" = len.__class__  # what a native method is once it is bound
 
 
 def _told(address: "Any") -> "Any":
@@ -226,14 +228,29 @@ class socket(Socket):
         Wait for a connection: a new socket for it, and the peer's address. It has the default
         timeout; without one it is blocking, whatever the listening socket is. See accept(2).
         """
+        if self._accept.__class__ is not _Builtin:
+            return self._accept_by(self._accept)
         return self._accept_as(_functions.public.socket)
+
+    def _accept_by(self, accept: "Callable[[], tuple[int, Any]]") -> "tuple[socket, Any]":
+        """With a method that a subclass or a test has put in the place of `_accept()`."""
+        names = _functions.public
+        fd, address = accept()
+        try:
+            sock = names.socket(self.family, self.type, self.proto, fileno=fd)
+        except BaseException:
+            _native.close(fd)
+            raise
+        if names.getdefaulttimeout() is None and self.gettimeout():
+            sock.setblocking(True)
+        return sock, address
 
     def dup(self) -> "Self":
         """dup() -> socket object
 
         A socket of the same class over a duplicate of the descriptor, not inheritable.
         """
-        fd = _native.dup(self.fileno())
+        fd = _functions.public.dup(self.fileno())
         try:
             sock = self.__class__(self.family, self.type, self.proto, fileno=fd)
         except BaseException:
@@ -264,7 +281,9 @@ class socket(Socket):
         writing = "w" in mode
         reading = "r" in mode or not writing
         binary = "b" in mode
-        raw = SocketIO(self, ("r" if reading else "") + ("w" if writing else ""))
+        raw: SocketIO = _functions.public.SocketIO(
+            self, ("r" if reading else "") + ("w" if writing else "")
+        )
         try:
             self._stream_begins()
         except AttributeError:  # another class that has borrowed this method

@@ -465,6 +465,7 @@ def functions_see_what_a_program_replaces(socket: Any) -> Iterator[object]:
     import sys
 
     module = sys.modules["socket"] if socket.__name__ == "socket" else socket
+    kept_class = module.socket
     kept = module.getaddrinfo
     try:
         module.getaddrinfo = lambda *arguments, **names: []
@@ -481,6 +482,72 @@ def functions_see_what_a_program_replaces(socket: Any) -> Iterator[object]:
         yield attempt(module.create_connection, ("127.0.0.1", 1))
     finally:
         module.socket = kept
+    kept = module.dup
+    try:
+        module.dup = lambda fd: 1 / 0
+        with kept_class() as sock:
+            yield attempt(module.fromfd, sock.fileno(), AF_INET, 1), attempt(sock.dup)
+    finally:
+        module.dup = kept
+    kept = module.has_ipv6
+    try:
+        module.has_ipv6 = False
+        yield module.has_dualstack_ipv6()
+        yield attempt(module.create_server, ("::1", 0), family=AF_INET6, dualstack_ipv6=True)
+    finally:
+        module.has_ipv6 = kept
+    kept = module.SocketIO
+
+    class Stream(kept):  # type: ignore[misc, valid-type]
+        pass
+
+    try:
+        module.SocketIO = Stream
+        with kept_class() as sock, sock.makefile("rb", 0) as raw, sock.makefile("rwb") as buffered:
+            yield type(raw) is Stream, type(buffered).__name__
+        with kept_class() as sock, sock.makefile("rb") as buffered:
+            yield type(buffered.raw) is Stream
+    finally:
+        module.SocketIO = kept
+
+
+@behaviour
+def accept_calls_what_a_program_puts_in_its_place(socket: Any) -> Iterator[object]:
+    class Own(socket.socket):
+        def _accept(self) -> tuple[int, Any]:
+            fd, address = super()._accept()
+            return fd, ("own", address[0])
+
+    class Plain(socket.socket):
+        pass
+
+    for cls in (Own, Plain):
+        with cls() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            if cls is Plain:
+                fd = listener.dup().detach()
+                listener._accept = lambda fd=fd: (fd, "of the instance")
+            for timeout, default in ((None, None), (30, None), (30, 20.0)):
+                listener.settimeout(timeout)
+                socket.setdefaulttimeout(default)
+                try:
+                    with socket.create_connection(listener.getsockname()):
+                        made, address = listener.accept()
+                finally:
+                    socket.setdefaulttimeout(None)
+                yield type(made).__name__, made.family, made.type, made.proto, address
+                yield made.gettimeout(), made.getblocking(), made.get_inheritable()
+                made.detach() if cls is Plain else made.close()
+            if cls is Plain:
+                os.close(fd)
+
+    class Refusing(socket.socket):
+        def _accept(self) -> tuple[int, Any]:
+            raise LookupError("no")
+
+    with Refusing() as sock:
+        yield attempt(sock.accept)
 
 
 @behaviour
