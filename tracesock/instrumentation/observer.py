@@ -16,6 +16,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace.propagation import _SPAN_KEY
 
 from tracesock._native import recorder
 from tracesock.instrumentation import semconv
@@ -32,12 +33,9 @@ _REVERSE_KINDS = frozenset({"getnameinfo", "gethostbyaddr"})
 _LOOKUP_KINDS = frozenset({"getaddrinfo", "gethostbyname", "gethostbyname_ex"}) | _REVERSE_KINDS
 
 
-def suppressed() -> bool:
+def suppressed(context: Context) -> bool:
     """Whether the caller's context says that nothing is to be told."""
-    return bool(
-        otel_context.get_value(_SUPPRESS_INSTRUMENTATION_KEY)
-        or otel_context.get_value(_SUPPRESS_PLAIN)
-    )
+    return bool(context.get(_SUPPRESS_INSTRUMENTATION_KEY) or context.get(_SUPPRESS_PLAIN))
 
 
 class _Setup:
@@ -141,7 +139,7 @@ class Observer:
             # Who connects to this address next means the address, not a name it was found by.
             recorder.learned("", host)
             return lookup.run()
-        if lookup.numeric or suppressed():
+        if lookup.numeric or suppressed(otel_context.get_current()):
             return lookup.run()
         started = recorder.ticks()
         try:
@@ -192,7 +190,8 @@ class Observer:
         """`create_connection(address)` begins: before its look-up and attempts. None where there is
         nothing to tell."""
         try:
-            if suppressed():
+            context = otel_context.get_current()
+            if suppressed(context):
                 return None
             host, port = address
             if isinstance(host, (bytes, bytearray)):
@@ -206,23 +205,27 @@ class Observer:
             if not isinstance(port, (int, str)):
                 port = None
             setup = _Setup(host, port)
-            within = self._begin_span(setup) if self.spans.heard() else None
+            within: dict[str, Any] = {}
+            if self.spans.heard():
+                current = trace.get_current_span(context).get_span_context()
+                setup.own = self._begin_span(setup, current)
+                within[_SPAN_KEY] = NonRecordingSpan(setup.own)
             # An address has the name by which it was found: anyio looks up by itself, and hands the
             # addresses to asyncio one by one.
             if host is not None and not recorder.is_literal(host):
-                within = otel_context.set_value(SERVER_KEY, host, within)
-            if within is None:
+                within[SERVER_KEY] = host
+            if not within:
                 return None
-            setup.token = otel_context.attach(within)
+            setup.token = otel_context.attach(Context({**context, **within}))
             return setup
         except Exception:
             _log.debug("tracesock: a connection set-up was not recorded", exc_info=True)
             return None
 
-    def _begin_span(self, setup: _Setup) -> Context:
-        """Decide about the set-up's span: the context for what comes below it."""
-        current = trace.get_current_span().get_span_context()
-        generator = self.spans.provider.id_generator
+    def _begin_span(self, setup: _Setup, current: SpanContext) -> SpanContext:
+        """The set-up's span, decided about at its start, below the current one."""
+        provider = self.spans.provider
+        generator = provider.id_generator
         sampled, state = True, None
         if current.is_valid:
             setup.parent = current
@@ -238,8 +241,7 @@ class Observer:
                 setup.sampled_with = result.attributes
                 state = result.trace_state
         flags = SAMPLED if sampled else _NOT_SAMPLED
-        setup.own = SpanContext(trace_id, generator.generate_span_id(), False, flags, state)
-        return trace.set_span_in_context(NonRecordingSpan(setup.own))
+        return SpanContext(trace_id, generator.generate_span_id(), False, flags, state)
 
     def end_setup(self, setup: _Setup | None, sock: Any, error: BaseException | None) -> None:
         """It has ended, with a connected socket or an error."""
@@ -272,9 +274,10 @@ class Observer:
     def handshake_started(self, tls: Any) -> Any:
         """A TLS handshake begins."""
         recorder.shakes_hands(tls)
-        if suppressed():
+        context = otel_context.get_current()
+        if suppressed(context):
             return None
-        return recorder.ticks(), trace.get_current_span().get_span_context()
+        return recorder.ticks(), trace.get_current_span(context).get_span_context()
 
     def handshake_ended(self, tls: Any, token: Any, error: BaseException | None) -> None:
         """It has ended."""
@@ -306,9 +309,10 @@ class Observer:
 
     def send_started(self, tls: Any, call: str, size: int) -> Any:
         """Application bytes are about to be encrypted and sent."""
-        if suppressed():
+        context = otel_context.get_current()
+        if suppressed(context):
             return None
-        return recorder.ticks(), trace.get_current_span().get_span_context()
+        return recorder.ticks(), trace.get_current_span(context).get_span_context()
 
     def send_ended(self, tls: Any, token: Any, size: int, error: BaseException | None) -> None:
         """They were."""

@@ -193,23 +193,26 @@ class Spans:
 
     def heard(self) -> bool:
         """Whether anybody gets the spans."""
-        if not self.wanted:
+        provider = self._provider.get()
+        if getattr(provider, "sampler", None) is None:
             return False
         if not self.sink.through_processors:
             return True
         if self.config.request_hook is not None or self.config.response_hook is not None:
             return True
-        processor = getattr(self.provider, "_active_span_processor", None)
-        each = getattr(processor, "_span_processors", None)
-        return each is None or any(one is not self.own_processor for one in each)
+        each = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", None)
+        return each is None or each not in ((), (self.own_processor,))
 
     def asks(self, parent: SpanContext | None) -> bool:
         """Whether the sampler has a say about a span with this parent."""
+        sampler = self._provider.get().sampler
+        if sampler is ALWAYS_ON:
+            return False
         if parent is None or not parent.is_valid:
-            return not samples_all_roots(self.provider.sampler)
+            return not samples_all_roots(sampler)
         if not parent.is_remote:
-            return not samples_all_children(self.provider.sampler)
-        return not _samples_all(self.provider.sampler, "_remote_parent_sampled")
+            return not samples_all_children(sampler)
+        return not _samples_all(sampler, "_remote_parent_sampled")
 
     def sample(
         self, parent: SpanContext | None, trace_id: int, name: str, attributes: dict[str, Any]
