@@ -208,7 +208,7 @@ def test_more_than_can_be_stored_is_429(
 
     def slow(item: Any) -> int:
         writing.set()
-        release.wait(20)
+        release.wait(100)
         return take(item)
 
     monkeypatch.setattr(served.dashboard.store, "_take", slow)
@@ -219,7 +219,7 @@ def test_more_than_can_be_stored_is_429(
 
     first = threading.Thread(target=post, args=(1,))
     first.start()
-    assert writing.wait(10)
+    assert writing.wait(100)
     status, headers, answer = served.post("traces", Spans().add("c", trace=2).body)
     release.set()
     first.join()
@@ -253,7 +253,7 @@ def test_all_signals_over_the_second_port(start: Callable[..., Served]) -> None:
     served = start(otlp_port=0)
     other = served.dashboard.otlp_port
     assert other not in (None, served.port)
-    connection = http.client.HTTPConnection("127.0.0.1", other, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", other, timeout=100)
     for path, status in (("/v1/logs", 200), ("/", 404), ("/live", 404)):
         if path == "/v1/logs":
             body = log_request("tracesock.connections.snapshot", [snapshot("c1")])

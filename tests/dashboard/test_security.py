@@ -32,7 +32,7 @@ def handshake(port: int, headers: dict[str, str]) -> int:
     lines = ["GET /live HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade"]
     lines += [f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}"]
     lines += ["Sec-WebSocket-Version: 13"] + [f"{k}: {v}" for k, v in headers.items()]
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=100) as sock:
         sock.sendall("\r\n".join([*lines, "", ""]).encode())
         answer = sock.recv(100)
     return int(answer.split()[1])
@@ -75,7 +75,7 @@ def test_own_names_are_answered(served: Served) -> None:
 
 def test_no_host_or_two_are_400(served: Served) -> None:
     for lines in ("", "Host: localhost\r\nHost: evil.example\r\n"):
-        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as sock:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=100) as sock:
             sock.sendall(f"GET / HTTP/1.1\r\n{lines}Connection: close\r\n\r\n".encode())
             assert sock.recv(100).split()[1] == b"400"
 
@@ -372,7 +372,7 @@ def test_a_port_that_is_taken_is_named(served: Served, tmp_path: Path) -> None:
 
 
 def test_a_request_line_of_another_kind(served: Served) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=100)
     connection.request("DELETE", "/traces")
     assert connection.getresponse().status == 405
     connection.close()

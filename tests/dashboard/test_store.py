@@ -44,7 +44,7 @@ class Clock:
 def put(store: Store, signal_: Signal, body: bytes) -> int:
     request = otlp.decode(signal_, PROTOBUF, body)
     records = otlp.count_records(signal_, request)
-    return store.submit(signal_, request, records, body).result(20)
+    return store.submit(signal_, request, records, body).result(100)
 
 
 def spans(store: Store, made: Spans) -> int:

@@ -67,7 +67,7 @@ def run(tmp_path: Path):  # type: ignore[no-untyped-def]
             env={**environment, **variables},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
         assert done.returncode == 0, done.stderr

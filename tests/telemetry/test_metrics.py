@@ -1033,7 +1033,7 @@ def test_a_provider_that_comes_later() -> None:
         print(told())
     """)
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False
     )
     assert done.stdout.split() == ["5", "9", "9"], done.stderr
     assert "Traceback" not in done.stderr
@@ -1045,7 +1045,7 @@ def test_garbage_collected_while_connections_are_read() -> None:
     program = textwrap.dedent("""
         import faulthandler
         import gc
-        faulthandler.dump_traceback_later(40, exit=True)
+        faulthandler.dump_traceback_later(150, exit=True)
         import tracesock
         from tracesock._native import recorder
 
@@ -1068,7 +1068,7 @@ def test_garbage_collected_while_connections_are_read() -> None:
         [sys.executable, "-W", "ignore", "-c", program],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert done.stdout == "done\n", done.stderr

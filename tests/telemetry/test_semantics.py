@@ -1583,7 +1583,7 @@ provider.force_flush()
 print(sorted(span.name.rpartition(" ")[0] for span in exporter.get_finished_spans()))
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False
     )
     expected = "['', 'socket connect', 'socket connection_setup', 'socket send']"
     assert done.stdout.strip() == expected, done.stderr
@@ -2220,7 +2220,7 @@ def test_a_warning_before_the_ephemeral_ports_are_exhausted(tmp_path: Path) -> N
         [unshare, "-rn", "sh", "-c", f'{setup}; exec "$0" "$1"', sys.executable, str(script)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
         env={**os.environ, "PYTHONPATH": str(Path(tracesock.__file__).parent.parent)},
     )

@@ -222,7 +222,7 @@ def test_the_examples_run(tmp_path: Path) -> None:
             env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
         assert done.returncode == 0 and expected in done.stdout, done.stdout + done.stderr

@@ -212,7 +212,7 @@ def test_the_fixture(tmp_path: Path) -> None:
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert "5 passed" in done.stdout, done.stdout + done.stderr
