@@ -12,6 +12,7 @@ must differ, such as a port that the kernel chose.
 from __future__ import annotations
 
 import ast
+import ctypes
 import enum
 import socket as stock
 import sys
@@ -38,7 +39,7 @@ Normalise: TypeAlias = Callable[[Any], Any]
 
 _SCALARS = (bool, int, float, str, bytes, bytearray, type(None))
 _SOCKET = stock.SocketType
-TRY_AGAIN = 2  # of h_errno, netdb.h
+HOST_NOT_FOUND, TRY_AGAIN = 1, 2  # of h_errno, netdb.h
 
 
 @dataclass
@@ -145,6 +146,8 @@ def outcome(
         else lambda: snippet(module, **values)
     )
     got = Outcome()
+    # CPython's herror has what an earlier look-up left, which a lost answer may have failed.
+    leave_h_errno(HOST_NOT_FOUND)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         _recorder.start(got.events)
@@ -159,6 +162,13 @@ def outcome(
         got.value = normalise(got.value)
     got.result = canonical(got.value)
     return got
+
+
+def leave_h_errno(number: int) -> None:
+    """As if this thread's last look-up of a name had failed so."""
+    location = ctypes.CDLL(None).__h_errno_location
+    location.restype = ctypes.POINTER(ctypes.c_int)
+    location().contents.value = number
 
 
 def unanswered(got: Outcome) -> bool:

@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 
 import tracesock as socket
+from tests.differential import HOST_NOT_FOUND, leave_h_errno
 from tracesock import _native
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -282,6 +283,17 @@ def test_divert_addresses_can_be_read(tmp_path: Path) -> None:
 
 def test_somaxconn_and_ni_maxhost_do_not_depend_on_the_c_library() -> None:
     assert (socket.SOMAXCONN, socket.NI_MAXHOST) == (4096, 1025)
+
+
+def test_the_number_of_a_herror_is_this_look_ups() -> None:
+    def number(module: Any, left: int) -> int | None:
+        leave_h_errno(left)
+        with pytest.raises(stock.herror) as caught:
+            module.gethostbyname_ex("<broadcast>")  # resolved, but no name for the name server
+        return caught.value.errno
+
+    assert [number(stock, left) for left in (0, 3)] == [0, 3]
+    assert [number(socket, left) for left in (0, 3)] == [HOST_NOT_FOUND, HOST_NOT_FOUND]
 
 
 def test_every_name_of_3_14_on_every_version() -> None:
