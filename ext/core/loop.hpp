@@ -62,6 +62,11 @@ Status wait_ready(Runtime& runtime, sys::Descriptor fd, sys::Direction direction
     if (fd == sys::invalid) return Status::done;
     deadline.start();
     for (;;) {
+        // Closed by another thread, or by the handler of a signal that ended the last wait.
+        if (!runtime.holds(fd)) {
+            error = EBADF;
+            return Status::failed;
+        }
         const std::int64_t left = deadline.remaining();
         const int ready = runtime.unlocked([&]() noexcept {
             const int value = sys::wait(fd, direction, left);

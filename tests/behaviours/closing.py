@@ -293,18 +293,47 @@ def a_handler_in_the_midst_of_a_send(socket: Any) -> Iterator[object]:
 
 
 @behaviour
-def a_handler_that_closes(socket: Any) -> Iterator[object]:
-    for timeout in (60,):
-        one, two = socket.socketpair()
-        one.settimeout(timeout)
-        closed: list[int] = []
-
-        def closing(*_: object, one: Any = one, closed: list[int] = closed) -> None:
-            one.close()
-            closed.append(1)
-
-        with interrupted(closing, every=0), two:
-            yield isinstance(attempt(one.sendall, bytes(50_000_000)), OSError), bool(closed)
+def a_handler_that_closes(socket: Any, path: str) -> Iterator[object]:
+    """Of a signal that has come while the call waits: there is nothing to wait for any more."""
+    with open(f"{path}/large", "wb") as large:
+        large.truncate(50_000_000)
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as full, contextlib.ExitStack() as stack:
+        # Nobody accepts: further ones are not answered.
+        while True:
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0.2)
+            if isinstance(attempt(waiting.connect, full.getsockname()), OSError):
+                break
+        file = stack.enter_context(open(f"{path}/large", "rb"))
+        for timeout in (None, 60):
+            for name, call in (
+                ("recv", lambda sock: sock.recv(1)),
+                ("recv much", lambda sock: sock.recv(100_000)),
+                ("recv whole", lambda sock: sock.recv(5, stock.MSG_WAITALL)),
+                ("recv_into", lambda sock: sock.recv_into(bytearray(1))),
+                ("recvfrom", lambda sock: sock.recvfrom(1)),
+                ("recvfrom_into", lambda sock: sock.recvfrom_into(bytearray(1))),
+                ("recvmsg", lambda sock: sock.recvmsg(1)),
+                ("recvmsg_into", lambda sock: sock.recvmsg_into([bytearray(1)])),
+                ("sendall", lambda sock: sock.sendall(bytes(50_000_000))),
+                ("send", lambda sock: [sock.send(bytes(1_000_000)) for _ in range(50)]),
+                ("sendmsg", lambda sock: [sock.sendmsg([bytes(1_000_000)]) for _ in range(50)]),
+                ("sendfile", lambda sock: sock.sendfile(file)),
+                ("accept", lambda sock: sock.accept()),
+                ("connect", lambda sock, full=full: sock.connect(full.getsockname())),
+                ("connect_ex", lambda sock, full=full: sock.connect_ex(full.getsockname())),
+            ):
+                if name == "accept":
+                    one, two = socket.create_server(("127.0.0.1", 0)), socket.socket()
+                elif name.startswith("connect"):
+                    one, two = socket.socket(), socket.socket()
+                else:
+                    one, two = socket.socketpair()
+                one.settimeout(timeout)
+                begun = time.monotonic()
+                with interrupted(lambda *_, one=one: one.close(), every=0), two:
+                    ended = attempt(call, one)
+                yield timeout, name, ended, time.monotonic() - begun < 30
 
 
 @behaviour
