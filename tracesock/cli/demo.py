@@ -106,14 +106,14 @@ def _service() -> Iterator[int]:
         thread.join()
 
 
-def _free_port() -> int:
-    """A port on which nobody listens."""
+@contextlib.contextmanager
+def _unheard() -> Iterator[int]:
+    """A port on which nobody listens, nor can: a socket has it that does not."""
     import socket
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 def _round(tracer: Any, port: int, closed: int) -> None:
@@ -154,8 +154,11 @@ def demo(once: bool, as_json: bool, no_dashboard: bool) -> None:
     tracesock.instrument(collected.tracer_provider, collected.meter_provider)
     shown = not once and not as_json and not no_dashboard
     try:
-        with _dashboard(collected) if shown else contextlib.nullcontext(), _service() as port:
-            closed = _free_port()
+        with (
+            _dashboard(collected) if shown else contextlib.nullcontext(),
+            _service() as port,
+            _unheard() as closed,
+        ):
             while True:
                 _round(collected.tracer, port, closed)
                 taken = collected.take_spans()
@@ -233,7 +236,7 @@ def _dashboard(collected: _Collected) -> Iterator[None]:
 
 
 def _dashboard_port() -> int:
-    """The dashboard's own port where that is free, else another one."""
+    """The dashboard's own port where that is free, else 0: another one."""
     import socket
 
     from tracesock.dashboard import DEFAULT_PORT
@@ -243,7 +246,7 @@ def _dashboard_port() -> int:
         try:
             probe.bind(("127.0.0.1", DEFAULT_PORT))
         except OSError:
-            return _free_port()
+            return 0
     return DEFAULT_PORT
 
 
