@@ -45,6 +45,7 @@ def test_same_as_stock_in_a_subclass(name: str) -> None:
     assert not difference, difference
 
 
+@pytest.mark.timeout(900)  # half a minute where nobody else is
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
 def test_same_as_stock_of_another_interpreter(python: str) -> None:
     if python == f"{sys.version_info.major}.{sys.version_info.minor}":
@@ -60,7 +61,7 @@ def test_same_as_stock_of_another_interpreter(python: str) -> None:
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=600,
     )
     results = [json.loads(line) for line in done.stdout.splitlines()]
     differences = [

@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 
 import tracesock as socket
+from tests.behaviours import await_call
 from tests.differential import HOST_NOT_FOUND, leave_h_errno
 from tracesock import _native
 
@@ -495,17 +496,6 @@ def test_a_socket_that_cannot_be_made_leaves_no_descriptor() -> None:
             assert open_descriptors() == before, (event, call)
         for client in clients:
             client.close()
-
-
-def await_call(thread: threading.Thread) -> None:
-    """Waits until the thread waits in a call of its own, and not for the interpreter's lock."""
-    own = Path(f"/proc/self/task/{thread.native_id}/syscall")
-    futex = {"x86_64": "202", "aarch64": "98"}.get(os.uname().machine)
-    deadline = time.monotonic() + 30
-    while own.read_text().split()[0] in ("running", "-1", futex):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(0.1)
 
 
 def closed_while_received(sock: Any, receive: Callable[[Any], object]) -> threading.Thread:

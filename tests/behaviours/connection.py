@@ -276,7 +276,7 @@ def accepting(socket: Any) -> Iterator[object]:
                 yield type(fd), os.get_inheritable(fd), address == client.getsockname()
                 os.close(fd)
     with socket.socket(AF_UNIX) as listener:
-        listener.bind("\0behaviours-accepting")
+        listener.bind(f"\0behaviours-accepting-{os.getpid()}")
         listener.listen()
         with socket.socket(AF_UNIX) as client:
             client.connect(listener.getsockname())
@@ -284,7 +284,7 @@ def accepting(socket: Any) -> Iterator[object]:
             yield address, connection.getpeername(), connection.getsockname()
             connection.close()
         with socket.socket(AF_UNIX) as client:
-            client.bind(b"\0behaviours-client")
+            client.bind(b"\0behaviours-client-%d" % os.getpid())
             client.connect(listener.getsockname())
             connection, address = listener.accept()
             yield address, connection.getpeername(), client.getpeername()

@@ -292,7 +292,7 @@ def representation(socket: Any, path: str) -> Iterator[object]:
         sock.bind(f"{path}/a")
         yield shown(sock).replace(path, "PATH")
     with socket.socket(AF_UNIX) as sock:
-        sock.bind(b"\0differential-repr")
+        sock.bind(b"\0differential-repr-%d" % os.getpid())
         yield shown(sock)
     one, two = socket.socketpair()
     yield shown(one)

@@ -286,7 +286,7 @@ def of_a_shared_mode(socket: Any) -> Iterator[object]:
 def connecting(socket: Any) -> Iterator[object]:
     """A listener whose queue is full lets no one in."""
     listener = socket.socket(stock.AF_UNIX)
-    name = "\0behaviours-connecting"
+    name = f"\0behaviours-connecting-{os.getpid()}"
     listener.bind(name)
     listener.listen(0)
     waiting = socket.socket(stock.AF_UNIX)
