@@ -88,6 +88,8 @@ def attempt(function: Any, *args: Any, **keywords: Any) -> Any:
         number = getattr(error, "errno", None)
         if isinstance(error, socket.gaierror) and number == socket.EAI_AGAIN:
             number = socket.EAI_NONAME  # the name server's answer was lost
+        if isinstance(error, socket.herror):
+            number = None  # CPython's is that of an earlier look-up, whose answer may be lost
         stream.append(["raised", type(error).__name__, number])
         return None
 

@@ -138,13 +138,16 @@ def elastic_fields(directory: Path) -> dict[str, Any] | None:
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
         return None
-    packed = subprocess.run(
-        [npm, "pack", "--silent", ELASTIC_ECS],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
+    try:
+        packed = subprocess.run(
+            [npm, "pack", "--silent", ELASTIC_ECS],
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+    except subprocess.TimeoutExpired:
+        return None
     if packed.returncode:
         return None
     shutil.unpack_archive(directory / packed.stdout.split()[-1], directory, filter="data")
