@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tracesock.dashboard.format import number
 from tracesock.dashboard.queries import Queries
 from tracesock.dashboard.rows import Filter
 
@@ -56,6 +57,8 @@ def environment(**added: str) -> dict[str, str]:
 
 
 def test_a_program_fills_the_screens(served: Served, tmp_path: Path) -> None:
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ephemeral_ports = high - low + 1
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "egress.toml").write_text(POLICY)
     process = subprocess.Popen(
@@ -103,7 +106,7 @@ def test_a_program_fills_the_screens(served: Served, tmp_path: Path) -> None:
         assert chains
         assert chains[0].intact
         assert "metadata" in served.get("/audit?action=deny")[2]
-        shown = ("of 28", f"127.0.0.1:{port}")
+        shown = (f"of {number(ephemeral_ports)}", f"127.0.0.1:{port}")
         assert wait_until(lambda: all(each in served.get("/health")[2] for each in shown), PATIENCE)
         # What has ended is told as gone, not as open.
         process.stdin.close()

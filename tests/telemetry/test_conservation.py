@@ -230,8 +230,8 @@ def test_ten_thousand_short_threads(telemetry: Telemetry) -> None:
         return resident()
 
     with left, right:
-        before = churn(1000)
-        after = churn(9000)
+        # As many at a time: the spans that wait for the flush are memory, too.
+        before, *_, after = (churn(1000) for _ in range(10))
     assert plain.total("tracesock.send.duration") == 10_000
     assert plain.total("tracesock.telemetry.dropped") == 0
     assert after - before < 16 << 20
