@@ -46,6 +46,8 @@ SUBJECTS = {
     "recvfrom, UDP": calls.datagrams_in(udp_pair, "sock.recvfrom(size)", 1, None),
     "socket, close": connections.lives,
     "connect, accept, close": connections.connections,
+    "create_connection by name": connections.by_name,
+    "getaddrinfo, hosts file": connections.lookups("localhost"),
 }
 # In bursts that are long enough for what a thread beside the program does with them.
 WITHOUT_A_PAUSE = {
