@@ -568,30 +568,8 @@ def test_hook_cannot_change_what_is_looked_up() -> None:
 def test_lookup_describes_itself(name: str) -> None:
     lookup = getattr(_native, name)(*LOOKUPS[name])
     assert type(lookup) is _native.Lookup
-    assert lookup.kind == name
-    host = LOOKUPS[name][0] if LOOKUPS[name] else None
-    if name == "getnameinfo":
-        host = "127.0.0.1"
-    assert lookup.host == (None if name.startswith("getserv") else host)
-    for attribute in ("kind", "host", "arguments"):
-        with pytest.raises(AttributeError):
-            setattr(lookup, attribute, None)
-
-
-@pytest.mark.parametrize(
-    ("host", "shown"),
-    [
-        ("bücher.example", "xn--bcher-kva.example"),
-        (b"b\xfccher", "b\\xfccher"),
-        ("b\u00fccher".encode(), "bücher"),
-        (None, None),
-        ("", ""),
-    ],
-)
-def test_lookup_shows_the_host_safely(host: Any, shown: str | None) -> None:
-    got = _native.getaddrinfo(host, 80).host
-    assert got == shown
-    (got or "").encode()
+    with pytest.raises(AttributeError):
+        lookup.arguments = None
 
 
 def test_lookup_cannot_be_made_or_changed() -> None:

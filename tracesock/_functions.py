@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # the tracesock package, or the standard library's `socket` while tracesock is installed there.
 public: "Any" = None
 
-# Who is told about look-ups and connection set-ups; None while telemetry is off.
+# Who is told about connection set-ups; None while telemetry is off.
 observer: "Any" = None
 
 _AF_INET = AddressFamily.AF_INET
@@ -308,11 +308,6 @@ def recv_fds(
 # --- look-ups -----------------------------------------------------------------------------------
 
 
-def _run(lookup: "Any") -> "Any":
-    told = observer
-    return lookup.run() if told is None else told.look_up(lookup)
-
-
 def getaddrinfo(
     host: bytes | str | None,
     port: bytes | str | int | None,
@@ -337,7 +332,7 @@ def getaddrinfo(
     audit("socket.getaddrinfo", *lookup.arguments)
     return [
         (family_enum(family), kind_enum(kind), number, canonical, address)
-        for family, kind, number, canonical, address in _run(lookup)
+        for family, kind, number, canonical, address in lookup.run()
     ]
 
 
@@ -351,7 +346,7 @@ def _look_up_function(prepare: "Any", event: str, doc: str) -> "Any":
             # A traceback keeps this frame, which would keep the caller's objects.
             del arguments, keywords
         audit(event, *lookup.arguments)
-        return _run(lookup)
+        return lookup.run()
 
     look_up.__name__ = look_up.__qualname__ = prepare.__name__
     look_up.__doc__ = doc

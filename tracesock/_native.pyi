@@ -262,22 +262,6 @@ class Lookup:
         """
 
     @property
-    def kind(self) -> str:
-        """The name of the function: str."""
-
-    @property
-    def host(self) -> str | None:
-        """The host that is looked up, in IDNA form, str; None where there is none. Bytes that
-        are not UTF-8 stand as \\xNN.
-        """
-
-    @property
-    def numeric(self) -> bool:
-        """Whether it asks nobody, because its flags say that the host is a number or is to stay
-        one: bool.
-        """
-
-    @property
     def arguments(self) -> tuple[Any, ...]:
         """The arguments of the audit event: tuple."""
 
@@ -572,7 +556,7 @@ class recorder:
         suppression: object,
         plain_suppression: object,
         server_key: object,
-        on_resolved: object,
+        error_type: object,
     ) -> None:
         """Record what `wanted` says, with the caller's OpenTelemetry context."""
 
@@ -606,6 +590,8 @@ class recorder:
     def cells() -> list[tuple[Any, ...]]: ...
     @staticmethod
     def counts() -> tuple[int, int, int]: ...
+    @staticmethod
+    def lookups() -> list[Any]: ...
     @staticmethod
     def open_numbers() -> list[int]: ...
     @staticmethod

@@ -13,6 +13,7 @@
 #include <unordered_map>
 
 #include "recorder/digest.hpp"
+#include "recorder/lookups.hpp"
 #include "recorder/module.hpp"
 #include "recorder/recorder.hpp"
 #include "resolver/resolver.hpp"
@@ -233,8 +234,40 @@ nb::tuple counts() {
             dropped += shard->ring.dropped();
             waiting += shard->ring.written() - shard->ring.read();
         }
+        const recorder::Lookups& lookups = recorder::Lookups::get();
+        written += lookups.written();
+        dropped += lookups.dropped();
+        waiting += lookups.size();
     }
     return nb::make_tuple(written, dropped, waiting);
+}
+
+// The look-ups since the last call: a list of (kind, host, start, end, trace id, parent id, flags,
+// trace state, error.type, answers), times in nanoseconds since the Unix epoch.
+nb::list lookups() {
+    Recorder& own = Recorder::get();
+    std::vector<recorder::LookupRecord> taken;
+    {
+        const std::lock_guard lock(own.mutex);
+        taken = recorder::Lookups::get().take();
+    }
+    nb::list all;
+    for (const recorder::LookupRecord& each : taken) {
+        const bool traced = (each.flags & recorder::has_parent) != 0;
+        nb::list answers;
+        for (const std::string& answer : each.answers) answers.append(answer);
+        const auto text = [](const std::string& value) -> nb::object {
+            if (value.empty()) return nb::none();
+            return nb::str(value.data(), value.size());
+        };
+        all.append(nb::make_tuple(each.kind, each.host, recorder::Clock::unix_time(each.start),
+                                  recorder::Clock::unix_time(each.end),
+                                  bytes_or_none(each.trace.data(), each.trace.size(), traced),
+                                  bytes_or_none(each.parent.data(), each.parent.size(), traced),
+                                  static_cast<int>(each.flags), text(each.state), text(each.error),
+                                  answers));
+    }
+    return all;
 }
 
 // What connections() tells of one, without a Python object.
@@ -441,7 +474,7 @@ void bind_recorder(nb::module_& parent) {
         "start",
         [](unsigned wanted, double slow_threshold, nb::object variable, nb::object span_key,
            nb::object suppression, nb::object plain_suppression, nb::object server_key,
-           nb::object on_resolved) {
+           nb::object error_type) {
             Recorder& own = Recorder::get();
             // Kept for good: another thread may be reading its context.
             if (!own.api.make()) throw nb::python_error();
@@ -458,14 +491,15 @@ void bind_recorder(nb::module_& parent) {
             Ref replaced;
             {
                 const std::lock_guard lock(own.mutex);
-                replaced = Ref(std::exchange(own.on_resolved, on_resolved.release().ptr()));
+                replaced = Ref(std::exchange(own.on_error, error_type.release().ptr()));
                 own.names.clear();
+                recorder::Lookups::get().take();
             }
             recorder::wanted.store(wanted, std::memory_order_release);
         },
         nb::arg("wanted"), nb::arg("slow_threshold"), nb::arg("variable"), nb::arg("span_key"),
         nb::arg("suppression"), nb::arg("plain_suppression"), nb::arg("server_key"),
-        nb::arg("on_resolved"),
+        nb::arg("error_type"),
         "Record what `wanted` says, with the caller's OpenTelemetry context.");
     module.def(
         "stop", [] { recorder::wanted.store(0, std::memory_order_release); },
@@ -482,6 +516,7 @@ void bind_recorder(nb::module_& parent) {
         "Keep the stack that makes each new socket.");
     module.def("cells", cells);
     module.def("counts", counts);
+    module.def("lookups", lookups);
     module.def("open_numbers", open_numbers);
     module.def("connections", connections, nb::arg("numbers"));
     module.def("most_ports", most_ports);

@@ -9,6 +9,7 @@
 
 #include "recorder/digest.hpp"
 #include "recorder/identifier.hpp"
+#include "recorder/lookups.hpp"
 
 namespace tracesock::recorder {
 
@@ -280,9 +281,9 @@ void Recorder::learn_local(Socket& socket, Connection& connection) noexcept {
     }
 }
 
-Ref Recorder::resolved_callback() noexcept {
+Ref Recorder::error_type() noexcept {
     const std::lock_guard lock(mutex);
-    return Ref::borrow(on_resolved);
+    return Ref::borrow(on_error);
 }
 
 void Recorder::release(Connection& connection) noexcept {
@@ -401,6 +402,7 @@ void Recorder::after_fork() noexcept {
     Clock::after_fork();
     round_.clear();
     Digest::get().clear();
+    Lookups::get().clear();
     for (auto& shard : shards) {
         shard->ring.clear_after_fork();
         shard->woke_at = shard->ring.written();
@@ -1114,35 +1116,6 @@ void learned(std::string_view host, const Address& address) noexcept {
     } catch (...) {
         recorder.lost.fetch_add(1, std::memory_order_relaxed);
     }
-}
-
-void resolved(const char* host, std::uint64_t started, const Address* answer) noexcept {
-    PyObject *kind, *error, *trace;
-    PyErr_Fetch(&kind, &error, &trace);
-    if (kind != nullptr) PyErr_NormalizeException(&kind, &error, &trace);
-    Recorder& recorder = Recorder::get();
-    const Ref callback = recorder.resolved_callback();
-    if (callback && !current_context().suppressed) {
-        Ref name(PyUnicode_DecodeUTF8(host, static_cast<Py_ssize_t>(std::strlen(host)),
-                                      "backslashreplace"));
-        char text[INET6_ADDRSTRLEN] = "";
-        if (answer != nullptr) {
-            learned(host, *answer);
-            const void* bytes = answer->header.sa_family == AF_INET
-                                    ? static_cast<const void*>(&answer->inet.sin_addr)
-                                    : &answer->inet6.sin6_addr;
-            if (::inet_ntop(answer->header.sa_family, bytes, text, sizeof text) == nullptr)
-                text[0] = '\0';
-        }
-        if (name)
-            Ref ignored(PyObject_CallFunction(callback.get(),
-                                              answer != nullptr ? "OKO[s]" : "OKO[]", name.get(),
-                                              static_cast<unsigned long long>(started),
-                                              error != nullptr ? error : Py_None, text));
-        // Telemetry never raises: its failure is the observer's own to log.
-        PyErr_Clear();
-    }
-    PyErr_Restore(kind, error, trace);
 }
 
 }  // namespace tracesock::recorder

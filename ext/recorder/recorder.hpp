@@ -326,10 +326,6 @@ struct tcp_info_extended {
     std::uint64_t sndbuf_limited;  // us
 };
 
-// A host name was resolved inside a call that takes an address; null: it was not, and the exception
-// for that is pending.
-void resolved(const char* host, std::uint64_t started, const Address* answer) noexcept;
-
 using NameCall = int (*)(int, sockaddr*, socklen_t*);
 // What getsockname(2) or getpeername(2) tells, or nothing.
 std::string name_of(sys::Descriptor fd, NameCall call);
@@ -512,9 +508,9 @@ class Recorder {
         // False with an exception set.
         bool make() noexcept;
     } api;
-    // Called (host, ticks at the start, exception, answers); under the mutex.
-    PyObject* on_resolved = nullptr;
-    Ref resolved_callback() noexcept;
+    // Gives `error.type` of an exception; under the mutex.
+    PyObject* on_error = nullptr;
+    Ref error_type() noexcept;
     sem_t wake_up;
     std::atomic<bool> roused{false};
 

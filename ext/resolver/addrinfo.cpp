@@ -76,35 +76,49 @@ bool resolve_wildcard(int family, Address& out) {
     return copy_address(*list, out);
 }
 
+// The host of an address as Python has it; empty where there is none.
+std::string_view first_text(PyObject* address) noexcept {
+    if (!PyTuple_Check(address) || PyTuple_GET_SIZE(address) == 0) return {};
+    PyObject* const host = PyTuple_GET_ITEM(address, 0);
+    Py_ssize_t size = 0;
+    const char* const text = PyUnicode_Check(host) ? PyUnicode_AsUTF8AndSize(host, &size) : nullptr;
+    if (text != nullptr) return {text, static_cast<std::size_t>(size)};
+    PyErr_Clear();
+    return {};
+}
+
 class AddrinfoLookup final : public Lookup {
   public:
     AddrinfoLookup(std::optional<std::string> host, std::optional<std::string> service,
                    const addrinfo& hints)
         : Lookup("getaddrinfo", std::move(host)), service_(std::move(service)), hints_(hints) {}
 
-    PyObject* run() const override {
+    PyObject* run(recorder::LookupProbe& probe) const override {
         const AddrinfoList list =
             find(host ? host->c_str() : nullptr, service_ ? service_->c_str() : nullptr, hints_);
         if (list == nullptr) return nullptr;
         Ref all(PyList_New(0));
         if (!all) return nullptr;
         for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
-            const Ref single(one(*entry));
+            const Ref single(one(*entry, probe));
             if (!single || PyList_Append(all.get(), single.get()) < 0) return nullptr;
         }
         return all.release();
     }
 
+    recorder::Asks asks() const noexcept override { return recorder::Asks::for_addresses; }
     bool numeric() const noexcept override { return (hints_.ai_flags & AI_NUMERICHOST) != 0; }
 
   private:
-    PyObject* one(const addrinfo& entry) const {
+    PyObject* one(const addrinfo& entry, recorder::LookupProbe& probe) const {
         Address address;
         if (!copy_address(entry, address)) return nullptr;
         if (host) audit::learned(host->c_str(), address);
         PythonContext context("getaddrinfo", hints_.ai_protocol);
         const Ref object(decode_address(context, address));
         if (!object) return nullptr;
+        if (probe) [[unlikely]]
+            probe.found(address, first_text(object.get()));
         return Py_BuildValue("iiisO", entry.ai_family, entry.ai_socktype, entry.ai_protocol,
                              entry.ai_canonname != nullptr ? entry.ai_canonname : "", object.get());
     }
@@ -214,7 +228,7 @@ class NameinfoLookup final : public Lookup {
           items_(items),
           flags_(flags) {}
 
-    PyObject* run() const override {
+    PyObject* run(recorder::LookupProbe& probe) const override {
         addrinfo hints{};
         hints.ai_family = AF_UNSPEC;
         hints.ai_socktype = SOCK_DGRAM;  // one type, or the address would come once for each
@@ -248,9 +262,11 @@ class NameinfoLookup final : public Lookup {
             fail_gai(error, system_error);
             return nullptr;
         }
+        probe.found(name);
         return Py_BuildValue("ss", name, service);
     }
 
+    recorder::Asks asks() const noexcept override { return recorder::Asks::for_names; }
     bool numeric() const noexcept override { return (flags_ & NI_NUMERICHOST) != 0; }
 
   private:

@@ -32,23 +32,15 @@ int traverse(PyObject* self, visitproc visit, void* arg) noexcept {
 }
 
 PyObject* run(PyObject* self, PyObject*) noexcept {
-    return guarded<PyObject*>(nullptr, [=] { return cast(self).lookup->run(); });
-}
-
-PyObject* get_kind(PyObject* self, void*) noexcept {
-    return PyUnicode_FromString(cast(self).lookup->kind);
-}
-
-PyObject* get_host(PyObject* self, void*) noexcept {
-    const auto& host = cast(self).lookup->host;
-    if (!host) Py_RETURN_NONE;
-    // Always a str that can be encoded again, whatever bytes the caller gave.
-    return PyUnicode_DecodeUTF8(host->data(), static_cast<Py_ssize_t>(host->size()),
-                                "backslashreplace");
-}
-
-PyObject* get_numeric(PyObject* self, void*) noexcept {
-    return PyBool_FromLong(cast(self).lookup->numeric());
+    return guarded<PyObject*>(nullptr, [=] {
+        const Lookup& lookup = *cast(self).lookup;
+        recorder::LookupProbe probe(lookup.kind,
+                                    lookup.host ? lookup.asks() : recorder::Asks::nobody,
+                                    lookup.numeric(), lookup.host.value_or(""));
+        PyObject* const result = lookup.run(probe);
+        probe.end();
+        return result;
+    });
 }
 
 PyObject* get_arguments(PyObject* self, void*) noexcept {
@@ -82,15 +74,6 @@ bool add_lookup_type(PyObject* module) {
         {nullptr, nullptr, 0, nullptr},
     };
     static PyGetSetDef getters[] = {
-        {"kind", get_kind, nullptr, "The name of the function: str.", nullptr},
-        {"host", get_host, nullptr,
-         "The host that is looked up, in IDNA form, str; None where there is none. Bytes that are "
-         "not UTF-8 stand as \\xNN.",
-         nullptr},
-        {"numeric", get_numeric, nullptr,
-         "Whether it asks nobody, because its flags say that the host is a number or is to stay "
-         "one: bool.",
-         nullptr},
         {"arguments", get_arguments, nullptr, "The arguments of the audit event: tuple.", nullptr},
         {nullptr, nullptr, nullptr, nullptr, nullptr},
     };

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "recorder/lookups.hpp"
 #include "socket/python.hpp"
 
 namespace tracesock::resolver {
@@ -19,10 +20,11 @@ class Lookup {
 
     // Does the work: a new reference, or null with an exception set. Gives up the interpreter's
     // lock where it may block, and changes nothing in the object, so that several threads may run
-    // it, each as often as it likes.
-    virtual PyObject* run() const = 0;
+    // it, each as often as it likes. Says what it finds to the probe, if that wants it.
+    virtual PyObject* run(recorder::LookupProbe& probe) const = 0;
 
-    // Whether it asks nobody, because its flags say that the host is a number or is to stay one.
+    virtual recorder::Asks asks() const noexcept { return recorder::Asks::nobody; }
+    // Whether its flags say that the host is a number or is to stay one.
     virtual bool numeric() const noexcept { return false; }
 
     const char* const kind;                 // the name of the module's function

@@ -49,15 +49,18 @@ class HostLookup : public Lookup {
   protected:
     using Lookup::Lookup;
 
-    template <class Find>
-    static PyObject* entry(int family, Find&& find) {
+    // `tell(entry)` says what was found, where somebody wants it.
+    template <class Find, class Tell>
+    static PyObject* entry(int family, Find&& find, recorder::LookupProbe& probe, Tell&& tell) {
         sys::HostEntry entry;
         int error;
         {
             const Unlocked unlocked;
             error = find(entry);
         }
-        return error != 0 ? fail_herror(error) : build_entry(entry, family);
+        if (error != 0) return fail_herror(error);
+        if (probe && entry.family == family) tell(entry);
+        return build_entry(entry, family);
     }
 };
 
@@ -65,31 +68,48 @@ class NameLookup final : public HostLookup {
   public:
     explicit NameLookup(const char* host) : HostLookup("gethostbyname", host) {}
 
-    PyObject* run() const override {
+    PyObject* run(recorder::LookupProbe& probe) const override {
         Address address;
         if (!resolve(host->c_str(), AF_INET, address)) return nullptr;
-        return inet_text(AF_INET, &address.inet.sin_addr);
+        Ref text(inet_text(AF_INET, &address.inet.sin_addr));
+        if (probe && text) probe.found(address, PyUnicode_AsUTF8(text.get()));
+        return text.release();
     }
+
+    recorder::Asks asks() const noexcept override { return recorder::Asks::for_addresses; }
 };
 
 class ExtendedNameLookup final : public HostLookup {
   public:
     explicit ExtendedNameLookup(const char* host) : HostLookup("gethostbyname_ex", host) {}
 
-    PyObject* run() const override {
+    recorder::Asks asks() const noexcept override { return recorder::Asks::for_addresses; }
+
+    PyObject* run(recorder::LookupProbe& probe) const override {
         // First as every address is resolved: a name that is not found is a gaierror, not a herror.
         Address address;
         if (!resolve(host->c_str(), AF_INET, address)) return nullptr;
-        return entry(AF_INET, [this](sys::HostEntry& found) {
+        const auto each_address = [](const sys::HostEntry& found, auto&& use) {
+            for (const auto& each : found.addresses) {
+                Address listed;
+                std::memcpy(&listed.emplace<sockaddr_in>(AF_INET).sin_addr, each.data(),
+                            std::min(each.size(), sizeof(in_addr)));
+                use(listed);
+            }
+        };
+        const auto find = [&](sys::HostEntry& found) {
             const int error = sys::host_by_name(host->c_str(), found);
             if (error == 0 && found.family == AF_INET)
-                for (const auto& each : found.addresses) {
-                    Address listed;
-                    std::memcpy(&listed.emplace<sockaddr_in>(AF_INET).sin_addr, each.data(),
-                                std::min(each.size(), sizeof(in_addr)));
-                    audit::learned(host->c_str(), listed);
-                }
+                each_address(found,
+                             [&](const Address& each) { audit::learned(host->c_str(), each); });
             return error;
+        };
+        return entry(AF_INET, find, probe, [&](const sys::HostEntry& found) {
+            each_address(found, [&](const Address& each) {
+                char text[INET_ADDRSTRLEN];
+                if (inet_ntop(AF_INET, &each.inet.sin_addr, text, sizeof text) != nullptr)
+                    probe.found(each, text);
+            });
         });
     }
 };
@@ -98,7 +118,9 @@ class ReverseLookup final : public HostLookup {
   public:
     explicit ReverseLookup(const char* host) : HostLookup("gethostbyaddr", host) {}
 
-    PyObject* run() const override {
+    recorder::Asks asks() const noexcept override { return recorder::Asks::for_names; }
+
+    PyObject* run(recorder::LookupProbe& probe) const override {
         Address address;
         if (!resolve(host->c_str(), AF_UNSPEC, address)) return nullptr;
         const int family = address.header.sa_family;
@@ -106,9 +128,11 @@ class ReverseLookup final : public HostLookup {
         const void* bytes = inet ? static_cast<const void*>(&address.inet.sin_addr)
                                  : static_cast<const void*>(&address.inet6.sin6_addr);
         const socklen_t size = inet ? sizeof(in_addr) : sizeof(in6_addr);
-        return entry(family, [=](sys::HostEntry& found) {
+        const auto find = [=](sys::HostEntry& found) {
             return sys::host_by_address(bytes, size, family, found);
-        });
+        };
+        return entry(family, find, probe,
+                     [&](const sys::HostEntry& found) { probe.found(found.name); });
     }
 };
 
@@ -152,7 +176,7 @@ class ServicePortLookup final : public Lookup {
     ServicePortLookup(const char* name, const char* protocol)
         : Lookup("getservbyname"), name_(name), protocol_(optional_text(protocol)) {}
 
-    PyObject* run() const override {
+    PyObject* run(recorder::LookupProbe&) const override {
         std::optional<int> port;
         {
             const Unlocked unlocked;
@@ -173,7 +197,7 @@ class ServiceNameLookup final : public Lookup {
     ServiceNameLookup(int port, const char* protocol)
         : Lookup("getservbyport"), port_(port), protocol_(optional_text(protocol)) {}
 
-    PyObject* run() const override {
+    PyObject* run(recorder::LookupProbe&) const override {
         std::optional<std::string> name;
         {
             const Unlocked unlocked;
@@ -227,7 +251,7 @@ class GetHostName final : public Lookup {
   public:
     GetHostName() : Lookup("gethostname") {}
 
-    PyObject* run() const override {
+    PyObject* run(recorder::LookupProbe&) const override {
         std::string name;
         bool known;
         {
@@ -242,7 +266,7 @@ class SetHostName final : public Lookup {
   public:
     explicit SetHostName(std::string name) : Lookup("sethostname"), name_(std::move(name)) {}
 
-    PyObject* run() const override {
+    PyObject* run(recorder::LookupProbe&) const override {
         if (!sys::set_host_name(name_)) return set_os_error();
         Py_RETURN_NONE;
     }

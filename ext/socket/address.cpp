@@ -8,7 +8,7 @@
 #include <typeinfo>
 #include <utility>
 
-#include "recorder/recorder.hpp"
+#include "recorder/lookups.hpp"
 #include "resolver/resolver.hpp"
 #include "socket/bindings.hpp"
 
@@ -242,11 +242,20 @@ bool PythonContext::error_is(Error kind) {
 }
 
 bool PythonContext::resolve(const char* host, int family, Address& out) {
-    if (recorder::active() == 0 || resolver::is_literal(host, out))
-        return resolver::resolve(host, family, out);
-    const std::uint64_t started = recorder::Clock::ticks();
+    // A name's address only: an address is one that may have been found by name.
+    const bool asks = recorder::active() != 0 && !resolver::is_literal(host, out);
+    recorder::LookupProbe probe(
+        "getaddrinfo", asks ? recorder::Asks::for_addresses : recorder::Asks::nobody, false, host);
     const bool found = resolver::resolve(host, family, out);
-    recorder::resolved(host, started, found ? &out : nullptr);
+    if (found && probe) {
+        char text[INET6_ADDRSTRLEN] = "";
+        const void* const bytes = out.header.sa_family == AF_INET
+                                      ? static_cast<const void*>(&out.inet.sin_addr)
+                                      : &out.inet6.sin6_addr;
+        if (::inet_ntop(out.header.sa_family, bytes, text, sizeof text) != nullptr)
+            probe.found(out, text);
+    }
+    probe.end();
     return found;
 }
 

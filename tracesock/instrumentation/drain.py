@@ -290,6 +290,8 @@ class Drain:
         events = self.observer.events
         for _ in range(len(events)):
             self._guard(self.observer.finish, events.popleft(), self.metrics)
+        for lookup in recorder.lookups():
+            self._guard(self.observer.finish_lookup, lookup, self.metrics)
         heard = self.spans.heard()
         complete = False
         while not complete:

@@ -1,4 +1,4 @@
-"""What Python itself observes: look-ups, connection set-ups and TLS handshakes.
+"""What Python itself observes: connection set-ups and TLS handshakes; and the spans of look-ups.
 
 These are rare beside sends, so each is an event in a queue that the drain turns into a span and
 metrics. The tracing context of a set-up is decided at its start, because its look-ups, attempts and
@@ -20,7 +20,15 @@ from opentelemetry.trace.propagation import _SPAN_KEY
 
 from tracesock._native import recorder
 from tracesock.instrumentation import semconv
-from tracesock.instrumentation.spans import SAMPLED, Finished, Spans, endpoint, printable
+from tracesock.instrumentation.spans import (
+    ONLY_METRIC,
+    SAMPLED,
+    Finished,
+    Spans,
+    endpoint,
+    parent_of,
+    printable,
+)
 
 _log = logging.getLogger(__name__)
 # Under this key a set-up's context holds the name that was asked for; the recorder reads it there.
@@ -30,7 +38,6 @@ _MOST_EVENTS = 16384
 _WAKE_EVERY = 256
 _NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
 _REVERSE_KINDS = frozenset({"getnameinfo", "gethostbyaddr"})
-_LOOKUP_KINDS = frozenset({"getaddrinfo", "gethostbyname", "gethostbyname_ex"}) | _REVERSE_KINDS
 
 
 def suppressed(context: Context) -> bool:
@@ -127,62 +134,6 @@ class Observer:
         self._counting = threading.RLock()
         self.events.clear()
         self.written = self.dropped = 0
-
-    # --- look-ups -----------------------------------------------------------------------------
-
-    def look_up(self, lookup: Any) -> Any:
-        """Run a prepared look-up, and tell of it where it asks somebody."""
-        kind, host = lookup.kind, lookup.host
-        if kind not in _LOOKUP_KINDS or host is None:
-            return lookup.run()
-        if kind not in _REVERSE_KINDS and recorder.is_literal(host):
-            # Who connects to this address next means the address, not a name it was found by.
-            recorder.learned("", host)
-            return lookup.run()
-        if lookup.numeric or suppressed(otel_context.get_current()):
-            return lookup.run()
-        started = recorder.ticks()
-        try:
-            result = lookup.run()
-        except BaseException as error:
-            self._looked_up(kind, host, started, error, [])
-            raise
-        self._looked_up(kind, host, started, None, result)
-        return result
-
-    def resolved(
-        self, host: str, started: int, error: BaseException | None, answers: list[str]
-    ) -> None:
-        """A host name was resolved inside connect, bind or sendto, from `started` ticks to now."""
-        self.put(
-            "lookup",
-            "getaddrinfo",
-            host,
-            started,
-            recorder.ticks(),
-            trace.get_current_span().get_span_context(),
-            error,
-            answers,
-        )
-
-    def _looked_up(
-        self,
-        kind: str,
-        host: str,
-        started: int,
-        error: BaseException | None,
-        result: Any,
-    ) -> None:
-        end = recorder.ticks()
-        try:
-            answers = _answers_of(kind, result) if error is None else []
-            if kind not in _REVERSE_KINDS:
-                for answer in answers:
-                    recorder.learned(host, answer)
-            parent = trace.get_current_span().get_span_context()
-            self.put("lookup", kind, host, started, end, parent, error, answers)
-        except Exception:
-            _log.debug("tracesock: a look-up was not recorded", exc_info=True)
 
     # --- set-ups ------------------------------------------------------------------------------
 
@@ -340,23 +291,14 @@ class Observer:
         """Make an event's span and count it."""
         getattr(self, "_finish_" + event[0])(*event[1:], metrics=metrics)
 
-    def _finish_lookup(
-        self,
-        kind: str,
-        host: str,
-        started: int,
-        ended: int,
-        parent: SpanContext,
-        error: BaseException | None,
-        answers: list[str],
-        metrics: Any,
-    ) -> None:
-        start, end = recorder.unix_time(started), recorder.unix_time(ended)
-        error_type = _error_type(error)
+    def finish_lookup(self, lookup: tuple[Any, ...], metrics: Any) -> None:
+        """Make the span of a look-up, as recorder.lookups() has it, and count it."""
+        kind, host, start, end, trace_id, span_id, flags, state, error, answers = lookup
         span = None
-        if not parent.is_valid or parent.trace_flags.sampled:
-            span = self._lookup_span(kind, host, start, end, parent, error_type, answers)
-        metrics.lookup((end - start) / 1e9, host, error_type, span)
+        if not flags & ONLY_METRIC:
+            parent = parent_of(trace_id, span_id, flags, state)
+            span = self._lookup_span(kind, host, start, end, parent, error, answers)
+        metrics.lookup((end - start) / 1e9, host, error, span)
 
     def _lookup_span(
         self,
@@ -364,7 +306,7 @@ class Observer:
         host: str,
         start: int,
         end: int,
-        parent: SpanContext,
+        parent: SpanContext | None,
         error_type: str | None,
         answers: list[str],
     ) -> SpanContext | None:
@@ -375,7 +317,7 @@ class Observer:
         shown = printable(semconv.REDACTED if redacted else host)
         attributes: dict[str, Any] = {semconv.DNS_QUESTION_NAME: host}
         if answers:
-            attributes[semconv.DNS_ANSWERS] = tuple(answers[: semconv.MAX_ANSWERS])
+            attributes[semconv.DNS_ANSWERS] = tuple(answers)
         return self.spans.deliver(
             Finished(
                 "lookup",
@@ -383,7 +325,7 @@ class Observer:
                 start,
                 end,
                 attributes,
-                parent if parent.is_valid else None,
+                parent,
                 error_type,
             )
         )
@@ -475,20 +417,6 @@ def _code_of(error: BaseException | None) -> int | None:
 
 def _is_tls_wait(error: BaseException | None) -> bool:
     return type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError")
-
-
-def _answers_of(kind: str, result: Any) -> list[str]:
-    """The addresses, or names of a reverse look-up, that a look-up returned, each once."""
-    match kind:
-        case "getaddrinfo":
-            answers = [row[4][0] for row in result if isinstance(row[4][0], str)]
-        case "gethostbyname":
-            answers = [result]
-        case "gethostbyname_ex":
-            answers = result[2]
-        case _:
-            answers = [result[0]]
-    return list(dict.fromkeys(answers))
 
 
 def _tls_end(tls: Any) -> tuple[Any, str | None]:

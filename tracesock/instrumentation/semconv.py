@@ -119,8 +119,6 @@ SYN_SENT: Final = "syn_sent"
 LISTEN: Final = "listen"
 CLOSED: Final = "closed"
 
-# Answers of a look-up that a span keeps.
-MAX_ANSWERS: Final = 16
 REDACTED: Final = "REDACTED"  # in place of a value that the configuration keeps back
 
 
