@@ -555,7 +555,7 @@ class recorder:
         span_key: object,
         suppression: object,
         plain_suppression: object,
-        server_key: object,
+        server_variable: object,
         error_type: object,
     ) -> None:
         """Record what `wanted` says, with the caller's OpenTelemetry context."""
@@ -592,6 +592,10 @@ class recorder:
     def counts() -> tuple[int, int, int]: ...
     @staticmethod
     def lookups() -> list[Any]: ...
+    @staticmethod
+    def suppressed() -> bool:
+        """Whether the caller's context says that nothing is to be told."""
+
     @staticmethod
     def open_numbers() -> list[int]: ...
     @staticmethod

@@ -473,7 +473,7 @@ void bind_recorder(nb::module_& parent) {
     module.def(
         "start",
         [](unsigned wanted, double slow_threshold, nb::object variable, nb::object span_key,
-           nb::object suppression, nb::object plain_suppression, nb::object server_key,
+           nb::object suppression, nb::object plain_suppression, nb::object server_variable,
            nb::object error_type) {
             Recorder& own = Recorder::get();
             // Kept for good: another thread may be reading its context.
@@ -482,7 +482,7 @@ void bind_recorder(nb::module_& parent) {
             own.span_key = span_key.release().ptr();
             own.suppression_keys[0] = suppression.release().ptr();
             own.suppression_keys[1] = plain_suppression.release().ptr();
-            own.server_key = server_key.release().ptr();
+            own.server_variable = server_variable.release().ptr();
             own.set_slow_threshold(slow_threshold);
             {
                 const std::lock_guard lock(own.drain_mutex);
@@ -493,12 +493,11 @@ void bind_recorder(nb::module_& parent) {
                 const std::lock_guard lock(own.mutex);
                 replaced = Ref(std::exchange(own.on_error, error_type.release().ptr()));
                 own.names.clear();
-                recorder::Lookups::get().take();
             }
             recorder::wanted.store(wanted, std::memory_order_release);
         },
         nb::arg("wanted"), nb::arg("slow_threshold"), nb::arg("variable"), nb::arg("span_key"),
-        nb::arg("suppression"), nb::arg("plain_suppression"), nb::arg("server_key"),
+        nb::arg("suppression"), nb::arg("plain_suppression"), nb::arg("server_variable"),
         nb::arg("error_type"),
         "Record what `wanted` says, with the caller's OpenTelemetry context.");
     module.def(
@@ -517,6 +516,9 @@ void bind_recorder(nb::module_& parent) {
     module.def("cells", cells);
     module.def("counts", counts);
     module.def("lookups", lookups);
+    module.def(
+        "suppressed", [] { return recorder::current_context().suppressed; },
+        "Whether the caller's context says that nothing is to be told.");
     module.def("open_numbers", open_numbers);
     module.def("connections", connections, nb::arg("numbers"));
     module.def("most_ports", most_ports);

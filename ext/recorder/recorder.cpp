@@ -485,17 +485,13 @@ TraceStates::Number read_state(Recorder& recorder, PyObject* span_context) noexc
     return data != nullptr ? TraceStates::get().hold({data, static_cast<std::size_t>(length)}) : 0;
 }
 
-// `server`: the name that the context's set-up asked for, or empty. The state is held.
-TraceContext read_context(Recorder& recorder, PyObject* context, std::string& server) noexcept {
+// The state is held.
+TraceContext read_context(Recorder& recorder, PyObject* context) noexcept {
     TraceContext result;
     if (!PyDict_Check(context)) return result;
     for (const auto& key : recorder.suppression_keys) {
         const Ref value = item(context, key);
         if (value && PyObject_IsTrue(value.get()) == 1) result.suppressed = true;
-    }
-    if (const Ref name = item(context, recorder.server_key)) {
-        const Ref text(PyUnicode_AsEncodedString(name.get(), "utf-8", "backslashreplace"));
-        if (text) server.assign(PyBytes_AS_STRING(text.get()), PyBytes_GET_SIZE(text.get()));
     }
     const Ref span = item(context, recorder.span_key);
     if (!span) return result;
@@ -516,14 +512,29 @@ TraceContext read_context(Recorder& recorder, PyObject* context, std::string& se
     return result;
 }
 
+// The name that the set-up asks for in which this thread is, or empty.
+std::string asked_server(Recorder& recorder) {
+    PyObject* const variable = recorder.server_variable.load(std::memory_order_relaxed);
+    PyObject* value = nullptr;
+    if (variable == nullptr) return {};
+    if (PyContextVar_Get(variable, nullptr, &value) < 0) PyErr_Clear();
+    const Ref name(value);
+    if (!name) return {};
+    const Ref text(PyUnicode_AsEncodedString(name.get(), "utf-8", "backslashreplace"));
+    if (!text) {
+        PyErr_Clear();
+        return {};
+    }
+    return {PyBytes_AS_STRING(text.get()), static_cast<std::size_t>(PyBytes_GET_SIZE(text.get()))};
+}
+
 // A context that is not the thread's last one: read through the caller's own objects, whose failure
 // is not the caller's.
 [[gnu::noinline]] const TraceContext& new_context(Recorder& recorder, Shard& shard,
                                                   Ref context) noexcept {
     PyObject *kind, *error, *trace;
     PyErr_Fetch(&kind, &error, &trace);
-    std::string server;
-    const TraceContext read = read_context(recorder, context.get(), server);
+    const TraceContext read = read_context(recorder, context.get());
     PyErr_Clear();
     // Reading it, and the end of the old one, may run code that records, and leaves its own here.
     while (shard.context != nullptr) Ref old(std::exchange(shard.context, nullptr));
@@ -531,7 +542,6 @@ TraceContext read_context(Recorder& recorder, PyObject* context, std::string& se
     shard.context = context.release();
     TraceStates::get().drop(shard.cached.state);
     shard.cached = read;
-    shard.server.swap(server);
     return shard.cached;
 }
 
@@ -903,10 +913,11 @@ void ConnectProbe::begin(Socket& socket, const Address& peer) noexcept {
         return;
     }
     connection = recorder.renew(socket, connection, 0, [&](Connection& made) {
-        const std::string_view asked_for = recorder.shard().server;
+        const std::string asked_for = asked_server(recorder);
         const std::lock_guard lock(recorder.mutex);
         made.peer = bytes_of(peer);
-        made.server = asked_for.empty() ? recorder.name_behind(made.peer) : asked_for;
+        made.server =
+            asked_for.empty() ? recorder.name_behind(made.peer) : std::string_view(asked_for);
         made.trace = context.trace;
         made.parent = context.span;
         made.context_flags = context.flags();

@@ -358,7 +358,6 @@ struct Shard {
     std::uint64_t woke_at = 0;    // records that the drain was woken for, or has read
     PyObject* context = nullptr;  // owned: the cache's key
     TraceContext cached;
-    std::string server;  // the name that the context's set-up asked for, or empty
     // How deep the thread is in code that reads connections, where no lock keeps them.
     std::atomic<std::uint32_t> visits{0};
 };
@@ -493,8 +492,8 @@ class Recorder {
     // The OpenTelemetry context variable and its keys; set before anything is wanted.
     std::atomic<PyObject*> context_variable{nullptr};
     std::atomic<PyObject*> span_key{nullptr};
-    std::atomic<PyObject*> server_key{nullptr};
-    std::atomic<PyObject*> empty_state{nullptr};  // the SDK has one for all; kept for good
+    std::atomic<PyObject*> server_variable{nullptr};  // has the name that a set-up asks for
+    std::atomic<PyObject*> empty_state{nullptr};      // the SDK has one for all; kept for good
     std::array<std::atomic<PyObject*>, 2> suppression_keys{};
     // Names of the API's that its spans are read by; set with the keys.
     struct ApiNames {

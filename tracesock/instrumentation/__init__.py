@@ -28,7 +28,7 @@ from tracesock.instrumentation.drain import Drain
 from tracesock.instrumentation.environment import instrument_from_environment
 from tracesock.instrumentation.export import OtlpSink, ProcessorSink, limits_attributes
 from tracesock.instrumentation.metrics import Metrics
-from tracesock.instrumentation.observer import SERVER_KEY, Observer
+from tracesock.instrumentation.observer import SERVER, Observer
 from tracesock.instrumentation.ports import PortUse, ephemeral_ports
 from tracesock.instrumentation.snapshots import Snapshots
 from tracesock.instrumentation.spans import Provider, Spans, samples_all_children, samples_all_roots
@@ -115,7 +115,7 @@ def instrument(
             _SPAN_KEY,
             _SUPPRESS_INSTRUMENTATION_KEY,
             "suppress_instrumentation",
-            SERVER_KEY,
+            SERVER,
             semconv.error_type,
         )
         drain.start()

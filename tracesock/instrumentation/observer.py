@@ -7,6 +7,7 @@ handshake are its children before it has ended. Nothing here raises into the cal
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from collections import deque
@@ -14,7 +15,7 @@ from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
+from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from opentelemetry.trace.propagation import _SPAN_KEY
 
@@ -31,18 +32,12 @@ from tracesock.instrumentation.spans import (
 )
 
 _log = logging.getLogger(__name__)
-# Under this key a set-up's context holds the name that was asked for; the recorder reads it there.
-SERVER_KEY = otel_context.create_key("tracesock-server")
-_SUPPRESS_PLAIN = "suppress_instrumentation"
+# Has the name that a set-up asks for; the recorder reads it where something connects.
+SERVER: contextvars.ContextVar[str] = contextvars.ContextVar("tracesock-server")
 _MOST_EVENTS = 16384
 _WAKE_EVERY = 256
 _NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
 _REVERSE_KINDS = frozenset({"getnameinfo", "gethostbyaddr"})
-
-
-def suppressed(context: Context) -> bool:
-    """Whether the caller's context says that nothing is to be told."""
-    return bool(context.get(_SUPPRESS_INSTRUMENTATION_KEY) or context.get(_SUPPRESS_PLAIN))
 
 
 class _Setup:
@@ -53,6 +48,7 @@ class _Setup:
         "ended",
         "error",
         "host",
+        "named",
         "own",
         "parent",
         "peer",
@@ -70,6 +66,7 @@ class _Setup:
         self.peer: tuple[str | None, int | None] | None = None
         self.sampled_with: Any = None  # attributes of the sampler's
         self.token: Any = None
+        self.named: Any = None
         self.error: str | None = None
         self.ended = 0
         self.started = recorder.ticks()
@@ -141,8 +138,7 @@ class Observer:
         """`create_connection(address)` begins: before its look-up and attempts. None where there is
         nothing to tell."""
         try:
-            context = otel_context.get_current()
-            if suppressed(context):
+            if recorder.suppressed():
                 return None
             host, port = address
             if isinstance(host, (bytes, bytearray)):
@@ -156,18 +152,18 @@ class Observer:
             if not isinstance(port, (int, str)):
                 port = None
             setup = _Setup(host, port)
-            within: dict[str, Any] = {}
             if self.spans.heard():
+                context = otel_context.get_current()
                 current = trace.get_current_span(context).get_span_context()
                 setup.own = self._begin_span(setup, current)
-                within[_SPAN_KEY] = NonRecordingSpan(setup.own)
+                within = Context({**context, _SPAN_KEY: NonRecordingSpan(setup.own)})
+                setup.token = otel_context.attach(within)
             # An address has the name by which it was found: anyio looks up by itself, and hands the
             # addresses to asyncio one by one.
             if host is not None and not recorder.is_literal(host):
-                within[SERVER_KEY] = host
-            if not within:
+                setup.named = SERVER.set(host)
+            elif setup.own is None:
                 return None
-            setup.token = otel_context.attach(Context({**context, **within}))
             return setup
         except Exception:
             _log.debug("tracesock: a connection set-up was not recorded", exc_info=True)
@@ -200,9 +196,13 @@ class Observer:
             return
         end = recorder.ticks()
         try:
+            if setup.named is not None:
+                SERVER.reset(setup.named)
+            if setup.own is None:
+                return
             otel_context.detach(setup.token)
-            setup.token = None  # it has the caller's context
-            if setup.own is not None and setup.own.trace_flags.sampled:
+            setup.token = setup.named = None  # they have the caller's context
+            if setup.own.trace_flags.sampled:
                 if sock is not None:
                     setup.won(sock)
                 setup.ended = end
@@ -225,10 +225,9 @@ class Observer:
     def handshake_started(self, tls: Any) -> Any:
         """A TLS handshake begins."""
         recorder.shakes_hands(tls)
-        context = otel_context.get_current()
-        if suppressed(context):
+        if recorder.suppressed():
             return None
-        return recorder.ticks(), trace.get_current_span(context).get_span_context()
+        return recorder.ticks(), trace.get_current_span().get_span_context()
 
     def handshake_ended(self, tls: Any, token: Any, error: BaseException | None) -> None:
         """It has ended."""
@@ -260,10 +259,9 @@ class Observer:
 
     def send_started(self, tls: Any, call: str, size: int) -> Any:
         """Application bytes are about to be encrypted and sent."""
-        context = otel_context.get_current()
-        if suppressed(context):
+        if recorder.suppressed():
             return None
-        return recorder.ticks(), trace.get_current_span(context).get_span_context()
+        return recorder.ticks(), trace.get_current_span().get_span_context()
 
     def send_ended(self, tls: Any, token: Any, size: int, error: BaseException | None) -> None:
         """They were."""

@@ -143,15 +143,17 @@ class Provider:
 
     def __init__(self, provider: Any) -> None:
         self._provider = provider
+        self._is_placeholder = isinstance(provider, trace.ProxyTracerProvider)
         self.joined: Callable[[Any], None] = lambda provider: None
         """Called with the provider that has come."""
 
     def get(self) -> Any:
         """The provider, the placeholder before there is one."""
-        if isinstance(self._provider, trace.ProxyTracerProvider):
+        if self._is_placeholder:
             found = trace.get_tracer_provider()
             if not isinstance(found, trace.ProxyTracerProvider):
                 self._provider = found
+                self._is_placeholder = False
                 self.joined(found)
         return self._provider
 
