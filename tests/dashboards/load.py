@@ -143,8 +143,7 @@ class Load:
         """The rounds of `tracesock demo`: requests that are answered, refused, and stalled."""
         from tracesock.cli import demo
 
-        with demo._service() as port:
-            closed = demo._free_port()
+        with demo._service() as port, demo._unheard() as closed:
             demo._round(self.tracer, port, closed)
             self.begun()
             while not self.stop.is_set():
