@@ -26,8 +26,8 @@ BY_HAND = "OpenTelemetry by hand"
 SENTRY = "Sentry"
 
 # Kept before anything patches the module.
-_create_connection = stock.create_connection
-_getaddrinfo = stock.getaddrinfo
+_OWN = {name: getattr(stock, name) for name in ("create_connection", "getaddrinfo")}
+_sentrys: dict[str, Any] = {}
 
 
 def _tracer() -> Any:
@@ -53,8 +53,14 @@ def _by_hand(case: Case, tracer: Any) -> Case:
     )
 
 
+def _put(functions: dict[str, Any]) -> None:
+    for name, function in functions.items():
+        setattr(stock, name, function)
+
+
 class _Sentry:
-    """Sentry's SDK with its socket integration, sending nothing."""
+    """Sentry's SDK with its socket integration, sending nothing. Its functions are in the module
+    while it runs: the others' create_connection() calls getaddrinfo() there."""
 
     def __init__(self) -> None:
         try:
@@ -62,7 +68,7 @@ class _Sentry:
             from sentry_sdk.integrations.socket import SocketIntegration
         except ImportError as error:
             raise Skipped(f"{error.name} is not installed (the extra bench)") from None
-        if stock.create_connection is _create_connection:
+        if not _sentrys:
             sentry_sdk.init(
                 dsn="http://key@127.0.0.1:9/1",
                 traces_sample_rate=1.0,
@@ -70,23 +76,27 @@ class _Sentry:
                 default_integrations=False,
                 integrations=[SocketIntegration()],
             )
+            _sentrys.update({name: getattr(stock, name) for name in _OWN})
+            _put(_OWN)
         self._sdk = sentry_sdk
         self._transaction: Any = None
 
     def begin(self) -> None:
         """A transaction for each burst: it keeps a thousand spans."""
+        _put(_sentrys)
         self._transaction = self._sdk.start_transaction(name="bench")
         self._transaction.__enter__()
 
     def end(self) -> None:
         self._transaction.__exit__(None, None, None)
+        _put(_OWN)
 
 
 def _in_sentry(make: Any, name: str) -> Case:
     sentry = _Sentry()
     case: Case = make(stock)
     function = "create" if "create" in case.names else "look_up"
-    case.names[function] = getattr(stock, name)
+    case.names[function] = _sentrys[name]
     after = case.after
 
     def end() -> None:
@@ -100,7 +110,7 @@ def _in_sentry(make: Any, name: str) -> Case:
 def _plain(make: Any, name: str) -> Case:
     case: Case = make(stock)
     function = "create" if "create" in case.names else "look_up"
-    case.names[function] = _create_connection if name == "create_connection" else _getaddrinfo
+    case.names[function] = _OWN[name]
     return case
 
 
