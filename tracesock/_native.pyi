@@ -556,7 +556,6 @@ class recorder:
         suppression: object,
         plain_suppression: object,
         server_variable: object,
-        error_type: object,
     ) -> None:
         """Record what `wanted` says, with the caller's OpenTelemetry context."""
 

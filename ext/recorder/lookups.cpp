@@ -30,12 +30,18 @@ std::string readable(std::string_view host) {
     return {};
 }
 
-// What `error.type` is for an exception.
-std::string type_of(Recorder& recorder, PyObject* error) {
-    const Ref describe = recorder.error_type();
-    const Ref text(describe ? PyObject_CallOneArg(describe.get(), error) : nullptr);
-    const char* const data = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
-    return data != nullptr ? data : Py_TYPE(error)->tp_name;
+// The class and the code of an exception. No code of Python's runs for it: a signal that came
+// during the look-up would be handled there, and what its handler raises would be lost.
+void describe(PyObject* error, LookupRecord& lookup) {
+    const std::string_view name = Py_TYPE(error)->tp_name;
+    lookup.error = name.substr(name.rfind('.') + 1);
+    const Ref arguments(PyObject_GetAttrString(error, "args"));
+    if (!arguments || !PyTuple_Check(arguments.get()) || PyTuple_GET_SIZE(arguments.get()) == 0)
+        return;
+    PyObject* const code = PyTuple_GET_ITEM(arguments.get(), 0);
+    int overflow = 0;
+    if (PyLong_Check(code))
+        lookup.code = static_cast<int>(PyLong_AsLongAndOverflow(code, &overflow));
 }
 
 }  // namespace
@@ -108,7 +114,7 @@ void LookupProbe::finish() noexcept {
     bool due = false;
     try {
         if (error != nullptr) {
-            lookup_.error = type_of(recorder, error);
+            describe(error, lookup_);
             lookup_.answers.clear();
         }
         const std::lock_guard lock(recorder.mutex);

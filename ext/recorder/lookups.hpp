@@ -21,7 +21,8 @@ struct LookupRecord {
     SpanId parent{};
     std::uint8_t flags = 0;  // of a record in the caller's context
     std::string state;       // of the trace
-    std::string error;       // `error.type`; empty: none
+    std::string error;       // the exception's class; empty: none
+    int code = 0;            // its own: an errno, or one of the resolver's
     std::vector<std::string> answers;
 };
 

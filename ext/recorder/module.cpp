@@ -243,7 +243,8 @@ nb::tuple counts() {
 }
 
 // The look-ups since the last call: a list of (kind, host, start, end, trace id, parent id, flags,
-// trace state, error.type, answers), times in nanoseconds since the Unix epoch.
+// trace state, the exception's class, its code, answers), times in nanoseconds since the Unix
+// epoch.
 nb::list lookups() {
     Recorder& own = Recorder::get();
     std::vector<recorder::LookupRecord> taken;
@@ -265,7 +266,7 @@ nb::list lookups() {
                                   bytes_or_none(each.trace.data(), each.trace.size(), traced),
                                   bytes_or_none(each.parent.data(), each.parent.size(), traced),
                                   static_cast<int>(each.flags), text(each.state), text(each.error),
-                                  answers));
+                                  each.code, answers));
     }
     return all;
 }
@@ -473,8 +474,7 @@ void bind_recorder(nb::module_& parent) {
     module.def(
         "start",
         [](unsigned wanted, double slow_threshold, nb::object variable, nb::object span_key,
-           nb::object suppression, nb::object plain_suppression, nb::object server_variable,
-           nb::object error_type) {
+           nb::object suppression, nb::object plain_suppression, nb::object server_variable) {
             Recorder& own = Recorder::get();
             // Kept for good: another thread may be reading its context.
             if (!own.api.make()) throw nb::python_error();
@@ -488,17 +488,14 @@ void bind_recorder(nb::module_& parent) {
                 const std::lock_guard lock(own.drain_mutex);
                 Digest::get().clear();
             }
-            Ref replaced;
             {
                 const std::lock_guard lock(own.mutex);
-                replaced = Ref(std::exchange(own.on_error, error_type.release().ptr()));
                 own.names.clear();
             }
             recorder::wanted.store(wanted, std::memory_order_release);
         },
         nb::arg("wanted"), nb::arg("slow_threshold"), nb::arg("variable"), nb::arg("span_key"),
         nb::arg("suppression"), nb::arg("plain_suppression"), nb::arg("server_variable"),
-        nb::arg("error_type"),
         "Record what `wanted` says, with the caller's OpenTelemetry context.");
     module.def(
         "stop", [] { recorder::wanted.store(0, std::memory_order_release); },

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -281,11 +282,6 @@ void Recorder::learn_local(Socket& socket, Connection& connection) noexcept {
     }
 }
 
-Ref Recorder::error_type() noexcept {
-    const std::lock_guard lock(mutex);
-    return Ref::borrow(on_error);
-}
-
 void Recorder::release(Connection& connection) noexcept {
     connection.socket = nullptr;
     connection.closed_epoch = epoch + 2;
@@ -528,6 +524,33 @@ std::string asked_server(Recorder& recorder) {
     return {PyBytes_AS_STRING(text.get()), static_cast<std::size_t>(PyBytes_GET_SIZE(text.get()))};
 }
 
+// Ends an exception that came up while telemetry ran code of Python's. It is no failure of that
+// code where the handler of a signal ran in it and raised KeyboardInterrupt or SystemExit, which
+// are the program's to see: raised once more as soon as the interpreter goes on.
+void end_exception() noexcept {
+    if (PyErr_Occurred() == nullptr) return;
+    if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+        return;
+    }
+    PyObject *kind, *error, *trace;
+    PyErr_Fetch(&kind, &error, &trace);
+    PyErr_NormalizeException(&kind, &error, &trace);
+    Py_XDECREF(trace);
+    const auto raise = [](void* held) {
+        const Ref again(static_cast<PyObject*>(held));
+        PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(again.get())), again.get());
+        return -1;
+    };
+    // Pending calls are the main thread's, and so are the handlers of signals.
+    if (::gettid() == ::getpid() && Py_AddPendingCall(raise, Py_XNewRef(error)) < 0)
+        Py_XDECREF(error);
+    else if (::gettid() != ::getpid())
+        PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), kind);
+    Py_XDECREF(error);
+    Py_XDECREF(kind);
+}
+
 // A context that is not the thread's last one: read through the caller's own objects, whose failure
 // is not the caller's.
 [[gnu::noinline]] const TraceContext& new_context(Recorder& recorder, Shard& shard,
@@ -535,7 +558,7 @@ std::string asked_server(Recorder& recorder) {
     PyObject *kind, *error, *trace;
     PyErr_Fetch(&kind, &error, &trace);
     const TraceContext read = read_context(recorder, context.get());
-    PyErr_Clear();
+    end_exception();
     // Reading it, and the end of the old one, may run code that records, and leaves its own here.
     while (shard.context != nullptr) Ref old(std::exchange(shard.context, nullptr));
     PyErr_Restore(kind, error, trace);
@@ -991,7 +1014,7 @@ std::string current_stack() noexcept {
     Ref text(lines && empty ? PyUnicode_Join(empty.get(), lines.get()) : nullptr);
     const char* data = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
     if (data != nullptr) result = data;
-    PyErr_Clear();
+    end_exception();
     PyErr_Restore(kind, error, trace);
     return result;
 }

@@ -507,9 +507,6 @@ class Recorder {
         // False with an exception set.
         bool make() noexcept;
     } api;
-    // Gives `error.type` of an exception; under the mutex.
-    PyObject* on_error = nullptr;
-    Ref error_type() noexcept;
     sem_t wake_up;
     std::atomic<bool> roused{false};
 

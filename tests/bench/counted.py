@@ -130,7 +130,6 @@ def _record(module: Any) -> None:
         "suppressed",
         "suppressed too",
         "server",
-        lambda *arguments: None,
     )
 
 

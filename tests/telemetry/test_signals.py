@@ -1,14 +1,23 @@
-"""A signal handler that flushes or turns telemetry off, wherever the main thread is just then."""
+"""A signal handler that flushes, turns telemetry off or raises, wherever the main thread is just
+then."""
 
 from __future__ import annotations
 
+import _thread
+import contextlib
+import functools
+import operator
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tracesock.instrumentation
+from tests.telemetry.plain import Plain
 
 STEP = 11  # of the lines, which one
 # Interrupts `operation` at one line of its code after the other, each time in an instrumentation
@@ -139,3 +148,55 @@ def test_a_signal_handler_in_the_midst_of_it(operation: str, action: str) -> Non
     lines, interrupted = map(int, done.stdout.split())
     # In some rounds the drain has delivered before the main thread has, which is then done sooner.
     assert interrupted > lines / STEP / 2
+
+
+class Stop(BaseException):
+    """What the handler raises."""
+
+
+@pytest.fixture
+def stopping() -> Iterator[None]:
+    """SIGINT raises Stop."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise Stop(number)
+
+    before = signal.signal(signal.SIGINT, stop)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupted(call: Callable[[], Any]) -> None:
+    """Calls it while a signal has come that the interpreter has not looked at yet, as during a
+    look-up that takes its time."""
+    with contextlib.suppress(OSError):
+        list(map(operator.call, (_thread.interrupt_main, call)))
+    for _ in range(1000):
+        pass
+
+
+@pytest.mark.parametrize("context", ["known", "new"])
+@pytest.mark.parametrize("call", ["lookup", "connect", "send"])
+def test_what_a_signal_handler_raises_is_not_lost(
+    telemetry: Callable[..., Plain], stopping: None, call: str, context: str
+) -> None:
+    plain = telemetry()
+    near, far = tracesock.socketpair()
+    with near, far, tracesock.socket() as client:
+        calls = {
+            "lookup": tracesock._native.getaddrinfo("nobody.invalid", 80).run,
+            "connect": functools.partial(client.connect, ("nobody.invalid", 80)),
+            "send": functools.partial(near.send, b"x"),
+        }
+        with plain.span():
+            if context == "known":
+                near.send(b"x")
+            with pytest.raises(Stop) as raised:
+                interrupted(calls[call])
+    assert raised.value.args == (signal.SIGINT,)
+    # A look-up that has failed is told as such, and once.
+    told = [span.attributes or {} for span in plain.spans("DNS lookup ")]
+    assert [dict(each) for each in told] == [
+        {"dns.question.name": "nobody.invalid", "error.type": each["error.type"]} for each in told
+    ]
+    assert len(told) == (call != "send")

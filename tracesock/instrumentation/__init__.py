@@ -21,7 +21,6 @@ from opentelemetry.trace.propagation import _SPAN_KEY
 from tracesock import _functions
 from tracesock._native import recorder
 from tracesock.dropin.observer import set_observer
-from tracesock.instrumentation import semconv
 from tracesock.instrumentation.config import Config, ConfigError, from_environment
 from tracesock.instrumentation.connections import Connection, connections, leaks
 from tracesock.instrumentation.drain import Drain
@@ -116,7 +115,6 @@ def instrument(
             _SUPPRESS_INSTRUMENTATION_KEY,
             "suppress_instrumentation",
             SERVER,
-            semconv.error_type,
         )
         drain.start()
         _functions.observer = observer

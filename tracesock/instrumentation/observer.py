@@ -291,7 +291,8 @@ class Observer:
 
     def finish_lookup(self, lookup: tuple[Any, ...], metrics: Any) -> None:
         """Make the span of a look-up, as recorder.lookups() has it, and count it."""
-        kind, host, start, end, trace_id, span_id, flags, state, error, answers = lookup
+        kind, host, start, end, trace_id, span_id, flags, state, name, code, answers = lookup
+        error = None if name is None else semconv.error_type_of_class(name, code)
         span = None
         if not flags & ONLY_METRIC:
             parent = parent_of(trace_id, span_id, flags, state)

@@ -234,6 +234,13 @@ def error_type_of_code(code: int) -> str | None:
     return _ERRNO_TYPES.get(code) or type(OSError(code, "")).__name__
 
 
+def error_type_of_class(name: str, code: int) -> str:
+    """`error.type` of an exception of the resolver's, by its class and code: an errno, or what the
+    resolver returned; 0 for none."""
+    types = {"gaierror": _EAI_TYPES, "herror": _H_ERRNO_TYPES}.get(name, _ERRNO_TYPES)
+    return types.get(code, name)
+
+
 def error_type(error: BaseException) -> str:
     """`error.type` of an exception: by its code where that says which failure it was, otherwise
     the name of its class."""
