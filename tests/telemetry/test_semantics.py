@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import io
 import logging
@@ -1032,6 +1033,22 @@ def test_asyncio_open_connection(telemetry: Telemetry, installed: None) -> None:
     assert (won["network.peer.address"], won["network.peer.port"]) == (HOST, port)
     assert attributes(plain.only(f"socket connect {HOST}:{port}"))["server.address"] == "localhost"
     assert_nested(plain)
+
+
+def test_a_set_up_that_ends_in_another_context(telemetry: Telemetry, installed: None) -> None:
+    """As that of a coroutine which was never finished and is closed by somebody else."""
+    plain = telemetry()
+
+    async def main(port: int) -> None:
+        loop = asyncio.get_running_loop()
+        setup = loop.create_connection(asyncio.Protocol, "localhost", port)
+        looked_up = contextvars.copy_context().run(setup.send, None)
+        setup.close()
+        await asyncio.wait([looked_up])
+
+    asyncio.run(main(1))
+    setup = attributes(plain.only("socket connection_setup localhost:1"))
+    assert setup["error.type"] == "GeneratorExit"
 
 
 def test_asyncio_sock_connect(telemetry: Telemetry, installed: None) -> None:

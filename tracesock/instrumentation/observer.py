@@ -7,6 +7,7 @@ handshake are its children before it has ended. Nothing here raises into the cal
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import threading
@@ -197,7 +198,9 @@ class Observer:
         end = recorder.ticks()
         try:
             if setup.named is not None:
-                SERVER.reset(setup.named)
+                # A coroutine that somebody else closes ends in a context that never had the name.
+                with contextlib.suppress(ValueError):
+                    SERVER.reset(setup.named)
             if setup.own is None:
                 return
             otel_context.detach(setup.token)
