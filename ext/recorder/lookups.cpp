@@ -13,13 +13,17 @@ constexpr std::size_t most_waiting = 16384;
 // Not for each: a drain that wakes takes the interpreter's lock from the caller. By what was
 // written: what waits is less where a ring has woken the drain in between.
 constexpr std::uint64_t wake_after = 256;
+// Bytes of a host that are kept: what the resolver answers for is shorter (NI_MAXHOST), and what a
+// peer made up may have megabytes.
+constexpr std::size_t longest_kept = 1024;
 
 bool is_ascii(std::string_view text) noexcept {
     return std::ranges::all_of(text, [](unsigned char each) { return each < 0x80; });
 }
 
-// The host as UTF-8, whatever bytes the caller gave.
+// The host as UTF-8, whatever bytes the caller gave, and not without end.
 std::string readable(std::string_view host) {
+    if (host.size() > longest_kept) return readable(host.substr(0, longest_kept)) + "...";
     if (is_ascii(host)) return std::string(host);
     const Ref text(PyUnicode_DecodeUTF8(host.data(), static_cast<Py_ssize_t>(host.size()),
                                         "backslashreplace"));

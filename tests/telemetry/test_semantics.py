@@ -158,6 +158,13 @@ def test_a_lookup_shows_its_host_safely(
     assert span.name == "DNS lookup " + shown.replace("\n", "\\n")
 
 
+def test_a_lookup_keeps_the_beginning_of_a_host_without_end(telemetry: Telemetry) -> None:
+    plain = telemetry()
+    with pytest.raises(tracesock.gaierror):
+        tracesock.getaddrinfo(b"a." * 500_000, 80)
+    assert attributes(plain.only())["dns.question.name"] == "a." * 512 + "..."
+
+
 @pytest.mark.parametrize(
     "look_up",
     [
