@@ -556,6 +556,7 @@ class recorder:
         suppression: object,
         plain_suppression: object,
         server_variable: object,
+        tuple_of_parts: object | None,
     ) -> None:
         """Record what `wanted` says, with the caller's OpenTelemetry context."""
 

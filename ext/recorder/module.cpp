@@ -474,10 +474,11 @@ void bind_recorder(nb::module_& parent) {
     module.def(
         "start",
         [](unsigned wanted, double slow_threshold, nb::object variable, nb::object span_key,
-           nb::object suppression, nb::object plain_suppression, nb::object server_variable) {
+           nb::object suppression, nb::object plain_suppression, nb::object server_variable,
+           nb::object tuple_of_parts) {
             Recorder& own = Recorder::get();
             // Kept for good: another thread may be reading its context.
-            if (!own.api.make()) throw nb::python_error();
+            if (!own.api.make(tuple_of_parts.release().ptr())) throw nb::python_error();
             own.context_variable = variable.release().ptr();
             own.span_key = span_key.release().ptr();
             own.suppression_keys[0] = suppression.release().ptr();
@@ -496,6 +497,7 @@ void bind_recorder(nb::module_& parent) {
         },
         nb::arg("wanted"), nb::arg("slow_threshold"), nb::arg("variable"), nb::arg("span_key"),
         nb::arg("suppression"), nb::arg("plain_suppression"), nb::arg("server_variable"),
+        nb::arg("tuple_of_parts").none(),
         "Record what `wanted` says, with the caller's OpenTelemetry context.");
     module.def(
         "stop", [] { recorder::wanted.store(0, std::memory_order_release); },

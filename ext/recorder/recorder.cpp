@@ -433,7 +433,7 @@ void Recorder::after_fork() noexcept {
 
 // --- context ------------------------------------------------------------------------------------
 
-bool Recorder::ApiNames::make() noexcept {
+bool Recorder::Api::make(PyObject* tuple_of_parts) noexcept {
     const std::pair<PyObject**, const char*> all[] = {
         {&get_span_context, "get_span_context"},
         {&trace_id, "trace_id"},
@@ -447,6 +447,7 @@ bool Recorder::ApiNames::make() noexcept {
         if (text == nullptr) return false;
         *place = text;
     }
+    span_context = tuple_of_parts != Py_None ? Py_TYPE(tuple_of_parts) : nullptr;
     return true;
 }
 
@@ -464,21 +465,29 @@ Ref item(PyObject* context, PyObject* key) noexcept {
 #endif
 }
 
-// The state of a span context's trace, held.
-TraceStates::Number read_state(Recorder& recorder, PyObject* span_context) noexcept {
-    Ref state(PyObject_GetAttr(span_context, recorder.api.trace_state));
+// The state of a trace, held.
+TraceStates::Number read_state(Recorder& recorder, PyObject* state) noexcept {
     // Most have none, and then all the same object.
-    if (!state || state.get() == recorder.empty_state.load(std::memory_order_relaxed)) return 0;
-    const Py_ssize_t size = PyObject_Size(state.get());
+    if (state == recorder.empty_state.load(std::memory_order_relaxed)) return 0;
+    const Py_ssize_t size = PyObject_Size(state);
     if (size == 0) {
         PyObject* none = nullptr;
-        if (recorder.empty_state.compare_exchange_strong(none, state.get())) state.release();
+        if (recorder.empty_state.compare_exchange_strong(none, state)) Py_INCREF(state);
     }
     if (size <= 0) return 0;
-    const Ref text(PyObject_CallMethod(state.get(), "to_header", nullptr));
+    const Ref text(PyObject_CallMethod(state, "to_header", nullptr));
     Py_ssize_t length = 0;
     const char* data = text ? PyUnicode_AsUTF8AndSize(text.get(), &length) : nullptr;
     return data != nullptr ? TraceStates::get().hold({data, static_cast<std::size_t>(length)}) : 0;
+}
+
+// An attribute of a span context. Those of the API's own class are the items of a tuple, behind
+// properties of Python's.
+Ref part(const Recorder::Api& api, PyObject* span_context, PyObject* name,
+         Py_ssize_t index) noexcept {
+    if (Py_TYPE(span_context) == api.span_context && PyTuple_GET_SIZE(span_context) > index)
+        return Ref::borrow(PyTuple_GET_ITEM(span_context, index));
+    return Ref(PyObject_GetAttr(span_context, name));
 }
 
 // The state is held.
@@ -491,20 +500,22 @@ TraceContext read_context(Recorder& recorder, PyObject* context) noexcept {
     }
     const Ref span = item(context, recorder.span_key);
     if (!span) return result;
-    const Recorder::ApiNames& api = recorder.api;
-    const Ref span_context(PyObject_CallMethodNoArgs(span.get(), api.get_span_context));
-    if (!span_context) return result;
-    const Ref trace(PyObject_GetAttr(span_context.get(), api.trace_id));
-    const Ref id(trace ? PyObject_GetAttr(span_context.get(), api.span_id) : nullptr);
-    const Ref flags(id ? PyObject_GetAttr(span_context.get(), api.trace_flags) : nullptr);
+    const Recorder::Api& api = recorder.api;
+    const Ref own(PyObject_CallMethodNoArgs(span.get(), api.get_span_context));
+    if (!own) return result;
+    const Ref trace = part(api, own.get(), api.trace_id, 0);
+    const Ref id = trace ? part(api, own.get(), api.span_id, 1) : Ref();
+    const Ref remote = id ? part(api, own.get(), api.is_remote, 2) : Ref();
+    const Ref flags = remote ? part(api, own.get(), api.trace_flags, 3) : Ref();
     if (!flags || !read_identifier(trace.get(), result.trace) ||
         !read_identifier(id.get(), result.span))
         return result;
     result.valid = result.trace != TraceId{} && result.span != SpanId{};
     result.sampled = result.valid && (PyLong_AsLong(flags.get()) & 1) != 0;
-    const Ref remote(PyObject_GetAttr(span_context.get(), api.is_remote));
-    result.remote = remote && PyObject_IsTrue(remote.get()) == 1;
-    if (result.sampled) result.state = read_state(recorder, span_context.get());
+    result.remote = PyObject_IsTrue(remote.get()) == 1;
+    if (!result.sampled) return result;
+    const Ref state = part(api, own.get(), api.trace_state, 4);
+    if (state) result.state = read_state(recorder, state.get());
     return result;
 }
 

@@ -495,17 +495,20 @@ class Recorder {
     std::atomic<PyObject*> server_variable{nullptr};  // has the name that a set-up asks for
     std::atomic<PyObject*> empty_state{nullptr};      // the SDK has one for all; kept for good
     std::array<std::atomic<PyObject*>, 2> suppression_keys{};
-    // Names of the API's that its spans are read by; set with the keys.
-    struct ApiNames {
+    // What the API's spans are read by; set with the keys.
+    struct Api {
         PyObject* get_span_context = nullptr;
         PyObject* trace_id = nullptr;
         PyObject* span_id = nullptr;
         PyObject* trace_flags = nullptr;
         PyObject* is_remote = nullptr;
         PyObject* trace_state = nullptr;
+        // The class of span contexts that are tuples of the five above, in the API's order; or
+        // none.
+        PyTypeObject* span_context = nullptr;
 
-        // False with an exception set.
-        bool make() noexcept;
+        // `tuple_of_parts` is one, or None. False with an exception set.
+        bool make(PyObject* tuple_of_parts) noexcept;
     } api;
     sem_t wake_up;
     std::atomic<bool> roused{false};

@@ -41,7 +41,7 @@ from opentelemetry.sdk.trace.sampling import (
     SamplingResult,
     TraceIdRatioBased,
 )
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, TraceFlags, TraceState
 
 import tracesock
 from tests.telemetry.plain import (
@@ -186,6 +186,38 @@ def test_what_asks_nobody_is_no_lookup(telemetry: Telemetry, look_up: Callable[[
         look_up()
     assert plain.spans() == []
     assert plain.total("dns.lookup.duration") == 0
+
+
+class _OwnSpanContext(trace.SpanContext):
+    """Whose parts are not what its tuple says."""
+
+    @property
+    def span_id(self) -> int:
+        return 77
+
+
+@pytest.mark.parametrize("kind", [trace.SpanContext, _OwnSpanContext])
+def test_the_parent_is_what_its_context_says(telemetry: Telemetry, kind: Any) -> None:
+    plain = telemetry(send_spans="all")
+    state = TraceState([("vendor", "1")])
+    context = kind(2**127 + 5, 2**63 + 6, True, TraceFlags(TraceFlags.SAMPLED), state)
+    with serving() as server, trace.use_span(trace.NonRecordingSpan(context)):
+        tracesock.gethostbyname("localhost")
+        with socket() as client:
+            client.connect(server.getsockname())
+            client.send(b"x")
+    spans = plain.spans()
+    assert [each.name.split(":")[0] for each in spans] == [
+        "DNS lookup localhost",
+        f"socket connect {HOST}",
+        f"socket send {HOST}",
+    ]
+    for span in spans:
+        assert span.context is not None and span.parent is not None
+        assert span.context.trace_id == 2**127 + 5
+        assert span.parent.span_id == context.span_id
+        assert span.parent.is_remote
+        assert span.context.trace_state == state
 
 
 @pytest.mark.parametrize("call", ["connect", "connect_ex", "bind", "sendto"])

@@ -16,6 +16,7 @@ from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation import _SPAN_KEY
 
 from tracesock import _functions
@@ -115,6 +116,7 @@ def instrument(
             _SUPPRESS_INSTRUMENTATION_KEY,
             "suppress_instrumentation",
             SERVER,
+            _tuple_of_parts(),
         )
         drain.start()
         _functions.observer = observer
@@ -179,6 +181,15 @@ def _sink(provider: Any, settings: Config, metrics: Metrics) -> tuple[Provider, 
         dropped=metrics.dropped,
     )
     return Provider(provider), sink
+
+
+def _tuple_of_parts() -> SpanContext | None:
+    """A span context whose class keeps its attributes as a tuple, in an order that is known: then
+    they need not be read one by one."""
+    flags, state = TraceFlags(TraceFlags.SAMPLED), TraceState([("a", "b")])
+    context = SpanContext(1, 2, True, flags, state)
+    parts = (1, 2, True, flags, state)
+    return context if isinstance(context, tuple) and context[: len(parts)] == parts else None
 
 
 def _wanted(settings: Config) -> int:

@@ -173,6 +173,7 @@ class Spans:
         self.config = config
         # Called with how many records a span stood for that was not delivered, and told why.
         self.failed: Callable[[int], None] = lambda records: None
+        self._plain_sampler: Any = ALWAYS_ON  # one that samples whatever has no unsampled parent
         self.own_processor: Any = None  # the drain's among the provider's, which gets no spans
         self.excluder = Excluder(config.excluded_peers)
         self._redact = frozenset(config.redact)
@@ -208,13 +209,16 @@ class Spans:
     def asks(self, parent: SpanContext | None) -> bool:
         """Whether the sampler has a say about a span with this parent."""
         sampler = self._provider.get().sampler
-        if sampler is ALWAYS_ON:
+        if sampler is self._plain_sampler:
+            return False
+        roots, children = samples_all_roots(sampler), samples_all_children(sampler)
+        below_remote = _samples_all(sampler, "_remote_parent_sampled")
+        if roots and children and below_remote:
+            self._plain_sampler = sampler
             return False
         if parent is None or not parent.is_valid:
-            return not samples_all_roots(sampler)
-        if not parent.is_remote:
-            return not samples_all_children(sampler)
-        return not _samples_all(sampler, "_remote_parent_sampled")
+            return not roots
+        return not (below_remote if parent.is_remote else children)
 
     def sample(
         self, parent: SpanContext | None, trace_id: int, name: str, attributes: dict[str, Any]
