@@ -130,6 +130,7 @@ def _record(module: Any) -> None:
         "suppressed",
         "suppressed too",
         "server",
+        None,
     )
 
 
