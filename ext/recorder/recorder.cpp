@@ -453,6 +453,33 @@ bool Recorder::Api::make(PyObject* tuple_of_parts) noexcept {
 
 namespace {
 
+// Ends an exception that came up while telemetry ran code of Python's. It is no failure of that
+// code where the handler of a signal ran in it and raised KeyboardInterrupt or SystemExit, which
+// are the program's to see: raised once more as soon as the interpreter goes on.
+void end_exception() noexcept {
+    if (PyErr_Occurred() == nullptr) return;
+    if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+        return;
+    }
+    PyObject *kind, *error, *trace;
+    PyErr_Fetch(&kind, &error, &trace);
+    PyErr_NormalizeException(&kind, &error, &trace);
+    Py_XDECREF(trace);
+    const auto raise = [](void* held) {
+        const Ref again(static_cast<PyObject*>(held));
+        PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(again.get())), again.get());
+        return -1;
+    };
+    // Pending calls are the main thread's, and so are the handlers of signals.
+    if (::gettid() == ::getpid() && Py_AddPendingCall(raise, Py_XNewRef(error)) < 0)
+        Py_XDECREF(error);
+    else if (::gettid() != ::getpid())
+        PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), kind);
+    Py_XDECREF(error);
+    Py_XDECREF(kind);
+}
+
 // What a context has under `key`, or none.
 Ref item(PyObject* context, PyObject* key) noexcept {
     if (key == nullptr) return Ref();
@@ -505,14 +532,16 @@ TraceContext read_context(Recorder& recorder, PyObject* context) noexcept {
     if (!own) return result;
     const Ref trace = part(api, own.get(), api.trace_id, 0);
     const Ref id = trace ? part(api, own.get(), api.span_id, 1) : Ref();
-    const Ref remote = id ? part(api, own.get(), api.is_remote, 2) : Ref();
-    const Ref flags = remote ? part(api, own.get(), api.trace_flags, 3) : Ref();
+    const Ref flags = id ? part(api, own.get(), api.trace_flags, 3) : Ref();
     if (!flags || !read_identifier(trace.get(), result.trace) ||
         !read_identifier(id.get(), result.span))
         return result;
     result.valid = result.trace != TraceId{} && result.span != SpanId{};
     result.sampled = result.valid && (PyLong_AsLong(flags.get()) & 1) != 0;
-    result.remote = PyObject_IsTrue(remote.get()) == 1;
+    // Other classes than the API's need not have these two.
+    const Ref remote = part(api, own.get(), api.is_remote, 2);
+    if (!remote) end_exception();
+    result.remote = remote && PyObject_IsTrue(remote.get()) == 1;
     if (!result.sampled) return result;
     const Ref state = part(api, own.get(), api.trace_state, 4);
     if (state) result.state = read_state(recorder, state.get());
@@ -533,33 +562,6 @@ std::string asked_server(Recorder& recorder) {
         return {};
     }
     return {PyBytes_AS_STRING(text.get()), static_cast<std::size_t>(PyBytes_GET_SIZE(text.get()))};
-}
-
-// Ends an exception that came up while telemetry ran code of Python's. It is no failure of that
-// code where the handler of a signal ran in it and raised KeyboardInterrupt or SystemExit, which
-// are the program's to see: raised once more as soon as the interpreter goes on.
-void end_exception() noexcept {
-    if (PyErr_Occurred() == nullptr) return;
-    if (PyErr_ExceptionMatches(PyExc_Exception)) {
-        PyErr_Clear();
-        return;
-    }
-    PyObject *kind, *error, *trace;
-    PyErr_Fetch(&kind, &error, &trace);
-    PyErr_NormalizeException(&kind, &error, &trace);
-    Py_XDECREF(trace);
-    const auto raise = [](void* held) {
-        const Ref again(static_cast<PyObject*>(held));
-        PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(again.get())), again.get());
-        return -1;
-    };
-    // Pending calls are the main thread's, and so are the handlers of signals.
-    if (::gettid() == ::getpid() && Py_AddPendingCall(raise, Py_XNewRef(error)) < 0)
-        Py_XDECREF(error);
-    else if (::gettid() != ::getpid())
-        PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), kind);
-    Py_XDECREF(error);
-    Py_XDECREF(kind);
 }
 
 // A context that is not the thread's last one: read through the caller's own objects, whose failure

@@ -220,6 +220,22 @@ def test_the_parent_is_what_its_context_says(telemetry: Telemetry, kind: Any) ->
         assert span.context.trace_state == state
 
 
+class _FewParts:
+    """A span context of another class, which says no more than what it must."""
+
+    trace_id, span_id, trace_flags, is_valid = 5, 6, TraceFlags(TraceFlags.SAMPLED), True
+
+
+def test_a_parent_whose_context_has_few_parts(telemetry: Telemetry) -> None:
+    plain = telemetry()
+    context: Any = _FewParts()
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        tracesock.gethostbyname("localhost")
+    parent = plain.only("DNS lookup ").parent
+    assert parent is not None
+    assert (parent.trace_id, parent.span_id, parent.is_remote) == (5, 6, False)
+
+
 @pytest.mark.parametrize("call", ["connect", "connect_ex", "bind", "sendto"])
 def test_a_name_that_is_resolved_inside_a_call(telemetry: Telemetry, call: str) -> None:
     plain = telemetry()
