@@ -25,7 +25,6 @@ _SEND_BLOCK = 8192  # bytes read from a file that sendfile(2) cannot take
 
 
 _initialise = Socket.__init__
-_Builtin: "Any" = len.__class__  # what a native method is once it is bound
 
 
 def _told(address: "Any") -> "Any":
@@ -228,12 +227,10 @@ class socket(Socket):
         Wait for a connection: a new socket for it, and the peer's address. It has the default
         timeout; without one it is blocking, whatever the listening socket is. See accept(2).
         """
-        if self._accept.__class__ is not _Builtin:
-            return self._accept_by(self._accept)
         return self._accept_as(_functions.public.socket)
 
     def _accept_by(self, accept: "Callable[[], tuple[int, Any]]") -> "tuple[socket, Any]":
-        """With a method that a subclass or a test has put in the place of `_accept()`."""
+        """For `_accept_as()`, with what a program has put in the place of `_accept()`."""
         names = _functions.public
         fd, address = accept()
         try:

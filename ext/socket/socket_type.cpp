@@ -710,6 +710,8 @@ void bind_socket(nb::module_& module) {
     own->native_type = reinterpret_cast<PyTypeObject*>(type.ptr());
     own->base_settimeout = stock.attr("settimeout").ptr();
     own->base_detach = stock.attr("detach").ptr();
+    own->accept_name = PyUnicode_InternFromString("_accept");
+    if (own->accept_name == nullptr) throw nb::python_error();
     if (own->internals == nullptr) importers().push_back(own);
     own->internals = nb::detail::internals;
     module.attr("Socket") = type;

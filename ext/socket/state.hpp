@@ -73,6 +73,7 @@ struct Interpreter {
     // What keeps a filled base in step; the base's own, borrowed.
     PyObject* base_settimeout = nullptr;
     PyObject* base_detach = nullptr;
+    PyObject* accept_name = nullptr;  // "_accept"
     // Somebody calls the base's methods by themselves: instances of the class itself have a filled
     // base, too.
     std::atomic<bool> fills_all{false};
