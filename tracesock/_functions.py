@@ -67,8 +67,10 @@ def create_connection(
     if told is None:
         return _connect(address, timeout, source_address, all_errors)
     setup = told.start_setup(_host_and_port(address))
+    if setup is None:
+        return _connect(address, timeout, source_address, all_errors)
     try:
-        sock = _connect(address, timeout, source_address, all_errors)
+        sock: socket = setup.run(_connect, address, timeout, source_address, all_errors)
     except BaseException as error:
         told.end_setup(setup, None, error)
         raise

@@ -597,6 +597,14 @@ class recorder:
         """Whether the caller's context says that nothing is to be told."""
 
     @staticmethod
+    def call_within(
+        context: object | None, server: str | None, function: Any, *arguments: Any
+    ) -> Any:
+        """Call `function(*arguments)` in an OpenTelemetry context, and while a set-up asks for the
+        server of this name; None: as it is. No signal handler's exception leaves them behind.
+        """
+
+    @staticmethod
     def open_numbers() -> list[int]: ...
     @staticmethod
     def connections(numbers: Sequence[int]) -> list[dict[str, Any]]: ...

@@ -271,6 +271,39 @@ nb::list lookups() {
     return all;
 }
 
+// A context variable that has a value for a while; with none, nothing.
+class Within {
+  public:
+    Within(PyObject* variable, nb::handle value)
+        : variable_(value.is_none() ? nullptr : variable),
+          token_(variable_ != nullptr ? PyContextVar_Set(variable_, value.ptr()) : nullptr) {
+        if (variable_ != nullptr && !token_) throw nb::python_error();
+    }
+    Within(const Within&) = delete;
+    Within& operator=(const Within&) = delete;
+    ~Within() {
+        if (token_ && PyContextVar_Reset(variable_, token_.get()) < 0) PyErr_Clear();
+    }
+
+  private:
+    PyObject* const variable_;
+    const Ref token_;
+};
+
+// Calls `function(*arguments)` in this OpenTelemetry context, and where this is the server that a
+// set-up asks for. Native, because no signal is handled between a call and what sets the context
+// back: what a handler raises would keep the caller in it.
+nb::object call_within(nb::handle context, nb::handle server, nb::handle function,
+                       const nb::args& arguments) {
+    Recorder& own = Recorder::get();
+    const Within in_context(own.context_variable.load(), context);
+    const Within asks_for(own.server_variable.load(), server);
+    PyObject* const result = PyObject_Call(function.ptr(), arguments.ptr(), nullptr);
+    // Has the exception until the variables are as before.
+    if (result == nullptr) throw nb::python_error();
+    return nb::steal(result);
+}
+
 // What connections() tells of one, without a Python object.
 struct Open {
     std::uint32_t number = 0;
@@ -515,6 +548,8 @@ void bind_recorder(nb::module_& parent) {
     module.def("cells", cells);
     module.def("counts", counts);
     module.def("lookups", lookups);
+    module.def("call_within", call_within, nb::arg("context").none(), nb::arg("server").none(),
+               nb::arg("function"), nb::arg("arguments"));
     module.def(
         "suppressed", [] { return recorder::current_context().suppressed; },
         "Whether the caller's context says that nothing is to be told.");

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import context as otel_context
 
 import tracesock.instrumentation
 from tests.telemetry.plain import Plain
+from tracesock.instrumentation.observer import SERVER
 
 STEP = 11  # of the lines, which one
 # Interrupts `operation` at one line of its code after the other, each time in an instrumentation
@@ -200,3 +202,46 @@ def test_what_a_signal_handler_raises_is_not_lost(
         {"dns.question.name": "nobody.invalid", "error.type": each["error.type"]} for each in told
     ]
     assert len(told) == (call != "send")
+
+
+def test_an_interrupted_set_up_leaves_the_callers_context(
+    telemetry: Callable[..., Plain], stopping: None
+) -> None:
+    """At whichever line of the package the handler runs."""
+    plain = telemetry()
+    ours = str(Path(tracesock.__file__).parent)
+    left = 0
+
+    def at_a_line(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(ours):
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGINT)
+        return at_a_line
+
+    def stopped_at(line: int) -> bool:
+        nonlocal left
+        left = line
+        sys.settrace(at_a_line)
+        try:
+            tracesock.create_connection(("nobody.invalid", 80))
+        except OSError:
+            return False
+        except Stop:
+            return True
+        finally:
+            sys.settrace(None)
+        raise AssertionError("connected")
+
+    with plain.span():
+        context = otel_context.get_current()
+        line = 1
+        while stopped_at(line):
+            assert otel_context.get_current() is context, line
+            assert SERVER.get(None) is None, line
+            line += 1
+        assert line > 30

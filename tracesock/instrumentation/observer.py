@@ -56,7 +56,8 @@ class _Setup:
         "port",
         "sampled_with",
         "started",
-        "token",
+        "tokens",
+        "within",
     )
 
     def __init__(self, host: str | None, port: int | str | None) -> None:
@@ -66,11 +67,33 @@ class _Setup:
         self.own: SpanContext | None = None  # its span's; None where nobody gets spans
         self.peer: tuple[str | None, int | None] | None = None
         self.sampled_with: Any = None  # attributes of the sampler's
-        self.token: Any = None
-        self.named: Any = None
+        self.within: Context | None = None  # the OpenTelemetry context of its parts
+        self.named: str | None = None  # the name that it asks for
+        self.tokens: Any = None
         self.error: str | None = None
         self.ended = 0
         self.started = recorder.ticks()
+
+    def run(self, function: Any, *arguments: Any) -> Any:
+        """Call a part of it, in its context."""
+        return recorder.call_within(self.within, self.named, function, *arguments)
+
+    def enter(self) -> None:
+        """Let this thread or task be in its context until `leave()`."""
+        self.tokens = (
+            None if self.within is None else otel_context.attach(self.within),
+            None if self.named is None else SERVER.set(self.named),
+        )
+
+    def leave(self) -> None:
+        """The context is the one before."""
+        (context, server), self.tokens = self.tokens, None
+        if server is not None:
+            # A coroutine that somebody else closes ends in a context that never had the name.
+            with contextlib.suppress(ValueError):
+                SERVER.reset(server)
+        if context is not None:
+            otel_context.detach(context)
 
     def won(self, sock: Any) -> None:
         """The attempt that succeeded."""
@@ -136,8 +159,8 @@ class Observer:
     # --- set-ups ------------------------------------------------------------------------------
 
     def start_setup(self, address: Any) -> _Setup | None:
-        """`create_connection(address)` begins: before its look-up and attempts. None where there is
-        nothing to tell."""
+        """`create_connection(address)` begins: before its look-up and attempts, which are to be
+        made in the set-up's context. None where there is nothing to tell."""
         try:
             if recorder.suppressed():
                 return None
@@ -157,12 +180,11 @@ class Observer:
                 context = otel_context.get_current()
                 current = trace.get_current_span(context).get_span_context()
                 setup.own = self._begin_span(setup, current)
-                within = Context({**context, _SPAN_KEY: NonRecordingSpan(setup.own)})
-                setup.token = otel_context.attach(within)
+                setup.within = Context({**context, _SPAN_KEY: NonRecordingSpan(setup.own)})
             # An address has the name by which it was found: anyio looks up by itself, and hands the
             # addresses to asyncio one by one.
             if host is not None and not recorder.is_literal(host):
-                setup.named = SERVER.set(host)
+                setup.named = host
             elif setup.own is None:
                 return None
             return setup
@@ -193,18 +215,11 @@ class Observer:
 
     def end_setup(self, setup: _Setup | None, sock: Any, error: BaseException | None) -> None:
         """It has ended, with a connected socket or an error."""
-        if setup is None:
+        if setup is None or setup.own is None:
             return
         end = recorder.ticks()
         try:
-            if setup.named is not None:
-                # A coroutine that somebody else closes ends in a context that never had the name.
-                with contextlib.suppress(ValueError):
-                    SERVER.reset(setup.named)
-            if setup.own is None:
-                return
-            otel_context.detach(setup.token)
-            setup.token = setup.named = None  # they have the caller's context
+            setup.within = None  # it has what the caller's context has
             if setup.own.trace_flags.sampled:
                 if sock is not None:
                     setup.won(sock)
@@ -216,10 +231,14 @@ class Observer:
 
     def setup_started(self, loop: Any, host: Any, port: Any) -> Any:
         """asyncio begins a `create_connection`."""
-        return self.start_setup((host, port))
+        setup = self.start_setup((host, port))
+        if setup is not None:
+            setup.enter()
+        return setup
 
     def setup_ended(self, token: Any, transport: Any, error: BaseException | None) -> None:
         """asyncio has ended it."""
+        token.leave()
         sock = None if transport is None else transport.get_extra_info("socket")
         self.end_setup(token, sock, error)
 
