@@ -34,9 +34,9 @@ int traverse(PyObject* self, visitproc visit, void* arg) noexcept {
 PyObject* run(PyObject* self, PyObject*) noexcept {
     return guarded<PyObject*>(nullptr, [=] {
         const Lookup& lookup = *cast(self).lookup;
-        recorder::LookupProbe probe(lookup.kind,
-                                    lookup.host ? lookup.asks() : recorder::Asks::nobody,
-                                    lookup.numeric(), lookup.host.value_or(""));
+        recorder::LookupProbe probe(
+            lookup.kind, lookup.host ? lookup.asks() : recorder::Asks::nobody, lookup.numeric(),
+            lookup.host ? std::string_view(*lookup.host) : "");
         PyObject* const result = lookup.run(probe);
         probe.end();
         return result;

@@ -242,10 +242,10 @@ bool PythonContext::error_is(Error kind) {
 }
 
 bool PythonContext::resolve(const char* host, int family, Address& out) {
-    // A name's address only: an address is one that may have been found by name.
-    const bool asks = recorder::active() != 0 && !resolver::is_literal(host, out);
-    recorder::LookupProbe probe(
-        "getaddrinfo", asks ? recorder::Asks::for_addresses : recorder::Asks::nobody, false, host);
+    // What is an address already may be one that was found by name: nothing is learned of it here.
+    if (recorder::active() == 0 || resolver::is_literal(host, out))
+        return resolver::resolve(host, family, out);
+    recorder::LookupProbe probe("getaddrinfo", recorder::Asks::for_addresses, false, host);
     const bool found = resolver::resolve(host, family, out);
     if (found && probe) {
         char text[INET6_ADDRSTRLEN] = "";
