@@ -6,26 +6,18 @@ import contextlib
 import os
 import signal
 
-from hypothesis import HealthCheck, settings
-
-# The same generated input in every run, and no time that a loaded machine could miss.
-settings.register_profile(
-    "tracesock",
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.load_profile("tracesock")
-
 with contextlib.suppress(ImportError):  # tests of other Pythons do without it
     from hypothesis import HealthCheck, settings
 
-    # On a machine with much else to do any example may take long, and so may making one.
+    # The same generated input in every run, and no time that a loaded machine could miss.
     settings.register_profile(
-        "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        "tracesock",
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
     )
-    settings.load_profile("patient")
+    settings.load_profile("tracesock")
 
 # Some tests ask this machine's own name server for names that nobody has. On a loaded machine an
 # answer over UDP is lost now and then, and resolv.conf(5) would have each look-up wait 5 s for it.
