@@ -591,18 +591,18 @@ class recorder:
     @staticmethod
     def counts() -> tuple[int, int, int]: ...
     @staticmethod
-    def lookups() -> list[Any]: ...
+    def lookups() -> list[tuple[Any, ...]]: ...
+    @staticmethod
+    def call_within(
+        context: object | None, server: str | None, function: Callable[..., Any], *arguments: Any
+    ) -> Any:
+        """Call `function(*arguments)` in an OpenTelemetry context, and while a set-up asks for
+        the server of this name; None: as it is. No exception leaves them behind.
+        """
+
     @staticmethod
     def suppressed() -> bool:
         """Whether the caller's context says that nothing is to be told."""
-
-    @staticmethod
-    def call_within(
-        context: object | None, server: str | None, function: Any, *arguments: Any
-    ) -> Any:
-        """Call `function(*arguments)` in an OpenTelemetry context, and while a set-up asks for the
-        server of this name; None: as it is. No signal handler's exception leaves them behind.
-        """
 
     @staticmethod
     def open_numbers() -> list[int]: ...

@@ -548,8 +548,11 @@ void bind_recorder(nb::module_& parent) {
     module.def("cells", cells);
     module.def("counts", counts);
     module.def("lookups", lookups);
-    module.def("call_within", call_within, nb::arg("context").none(), nb::arg("server").none(),
-               nb::arg("function"), nb::arg("arguments"));
+    module.def(
+        "call_within", call_within, nb::arg("context").none(), nb::arg("server").none(),
+        nb::arg("function"), nb::arg("arguments"),
+        "Call `function(*arguments)` in an OpenTelemetry context, and while a set-up asks for\n"
+        "the server of this name; None: as it is. No exception leaves them behind.");
     module.def(
         "suppressed", [] { return recorder::current_context().suppressed; },
         "Whether the caller's context says that nothing is to be told.");
