@@ -598,28 +598,6 @@ void Accepting::give_up() noexcept {
 // --- the rest of a socket's life
 // ------------------------------------------------------------------
 
-namespace {
-void end_pending(Socket& socket, int error) noexcept;
-}
-
-void count_bytes(Socket& socket, bool outgoing, std::int64_t size) noexcept {
-    if (exempt) return;
-    SocketState* kept = socket.audit_state.make();
-    if (kept == nullptr) return;
-    if (kept->peer.load(std::memory_order_relaxed) == nullptr) {
-        const int error = errno;
-        if (auto peer = std::unique_ptr<Address>(new (std::nothrow) Address())) {
-            // Not connected: remembered as well, or every call would ask again.
-            if (!peer_of(SharedHandle::Lease(socket.handle).get(), *peer)) peer->length = 0;
-            kept->remember(std::move(peer));
-        }
-        errno = error;
-    }
-    auto& count = outgoing ? kept->sent : kept->received;
-    count.fetch_add(static_cast<std::uint64_t>(size), std::memory_order_relaxed);
-    if (kept->pending.load(std::memory_order_relaxed) != 0) end_pending(socket, 0);
-}
-
 void start_life(Socket& socket) noexcept {
     SocketState* kept = socket.audit_state.make();
     if (kept == nullptr) return;
@@ -720,6 +698,24 @@ void pending_result(Socket& socket, int error) noexcept {
         if (!connected) return;
     }
     end_pending(socket, error);
+}
+
+void count_bytes(Socket& socket, bool outgoing, std::int64_t size) noexcept {
+    if (exempt) return;
+    SocketState* kept = socket.audit_state.make();
+    if (kept == nullptr) return;
+    if (kept->peer.load(std::memory_order_relaxed) == nullptr) {
+        const int error = errno;
+        if (auto peer = std::unique_ptr<Address>(new (std::nothrow) Address())) {
+            // Not connected: remembered as well, or every call would ask again.
+            if (!peer_of(SharedHandle::Lease(socket.handle).get(), *peer)) peer->length = 0;
+            kept->remember(std::move(peer));
+        }
+        errno = error;
+    }
+    auto& count = outgoing ? kept->sent : kept->received;
+    count.fetch_add(static_cast<std::uint64_t>(size), std::memory_order_relaxed);
+    if (kept->pending.load(std::memory_order_relaxed) != 0) end_pending(socket, 0);
 }
 
 void socket_closes(Socket& socket, bool waits) noexcept {
