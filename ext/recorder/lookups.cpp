@@ -94,6 +94,16 @@ void LookupProbe::begin(const char* kind, Asks asks, bool numeric, std::string_v
 void LookupProbe::found(const Address& address, std::string_view text) noexcept {
     if (!tells_) return;
     learned(lookup_.host, address);
+    char number[INET6_ADDRSTRLEN];
+    if (text.empty()) {
+        const int family = address.header.sa_family;
+        const void* const bytes = family == AF_INET
+                                      ? static_cast<const void*>(&address.inet.sin_addr)
+                                      : &address.inet6.sin6_addr;
+        // Null for other families.
+        if (::inet_ntop(family, bytes, number, sizeof number) == nullptr) return;
+        text = number;
+    }
     found(text);
 }
 

@@ -69,8 +69,8 @@ class LookupProbe {
 
     // Whether what is found is to be said.
     explicit operator bool() const noexcept { return tells_; }
-    // An address, and its text for the caller.
-    void found(const Address& address, std::string_view text) noexcept;
+    // An address, and its text for the caller, where that says more than the number.
+    void found(const Address& address, std::string_view text = {}) noexcept;
     void found(std::string_view name) noexcept;
     // It has ended: with the pending exception, which stays, or without.
     void end() noexcept {

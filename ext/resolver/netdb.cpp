@@ -49,9 +49,9 @@ class HostLookup : public Lookup {
   protected:
     using Lookup::Lookup;
 
-    // `tell(entry)` says what was found, where somebody wants it.
+    // `tell(entry)` says what was found.
     template <class Find, class Tell>
-    static PyObject* entry(int family, Find&& find, recorder::LookupProbe& probe, Tell&& tell) {
+    static PyObject* entry(int family, Find&& find, Tell&& tell) {
         sys::HostEntry entry;
         int error;
         {
@@ -59,7 +59,7 @@ class HostLookup : public Lookup {
             error = find(entry);
         }
         if (error != 0) return fail_herror(error);
-        if (probe && entry.family == family) tell(entry);
+        if (entry.family == family) tell(entry);
         return build_entry(entry, family);
     }
 };
@@ -71,9 +71,8 @@ class NameLookup final : public HostLookup {
     PyObject* run(recorder::LookupProbe& probe) const override {
         Address address;
         if (!resolve(host->c_str(), AF_INET, address)) return nullptr;
-        Ref text(inet_text(AF_INET, &address.inet.sin_addr));
-        if (probe && text) probe.found(address, PyUnicode_AsUTF8(text.get()));
-        return text.release();
+        probe.found(address);
+        return inet_text(AF_INET, &address.inet.sin_addr);
     }
 
     recorder::Asks asks() const noexcept override { return recorder::Asks::for_addresses; }
@@ -89,27 +88,17 @@ class ExtendedNameLookup final : public HostLookup {
         // First as every address is resolved: a name that is not found is a gaierror, not a herror.
         Address address;
         if (!resolve(host->c_str(), AF_INET, address)) return nullptr;
-        const auto each_address = [](const sys::HostEntry& found, auto&& use) {
+        const auto find = [&](sys::HostEntry& found) {
+            return sys::host_by_name(host->c_str(), found);
+        };
+        return entry(AF_INET, find, [&](const sys::HostEntry& found) {
             for (const auto& each : found.addresses) {
                 Address listed;
                 std::memcpy(&listed.emplace<sockaddr_in>(AF_INET).sin_addr, each.data(),
                             std::min(each.size(), sizeof(in_addr)));
-                use(listed);
+                audit::learned(host->c_str(), listed);
+                probe.found(listed);
             }
-        };
-        const auto find = [&](sys::HostEntry& found) {
-            const int error = sys::host_by_name(host->c_str(), found);
-            if (error == 0 && found.family == AF_INET)
-                each_address(found,
-                             [&](const Address& each) { audit::learned(host->c_str(), each); });
-            return error;
-        };
-        return entry(AF_INET, find, probe, [&](const sys::HostEntry& found) {
-            each_address(found, [&](const Address& each) {
-                char text[INET_ADDRSTRLEN];
-                if (inet_ntop(AF_INET, &each.inet.sin_addr, text, sizeof text) != nullptr)
-                    probe.found(each, text);
-            });
         });
     }
 };
@@ -131,8 +120,7 @@ class ReverseLookup final : public HostLookup {
         const auto find = [=](sys::HostEntry& found) {
             return sys::host_by_address(bytes, size, family, found);
         };
-        return entry(family, find, probe,
-                     [&](const sys::HostEntry& found) { probe.found(found.name); });
+        return entry(family, find, [&](const sys::HostEntry& found) { probe.found(found.name); });
     }
 };
 

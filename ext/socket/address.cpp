@@ -247,14 +247,7 @@ bool PythonContext::resolve(const char* host, int family, Address& out) {
         return resolver::resolve(host, family, out);
     recorder::LookupProbe probe("getaddrinfo", recorder::Asks::for_addresses, false, host);
     const bool found = resolver::resolve(host, family, out);
-    if (found && probe) {
-        char text[INET6_ADDRSTRLEN] = "";
-        const void* const bytes = out.header.sa_family == AF_INET
-                                      ? static_cast<const void*>(&out.inet.sin_addr)
-                                      : &out.inet6.sin6_addr;
-        if (::inet_ntop(out.header.sa_family, bytes, text, sizeof text) != nullptr)
-            probe.found(out, text);
-    }
+    if (found) probe.found(out);
     probe.end();
     return found;
 }
