@@ -213,9 +213,9 @@ class Observer:
         flags = SAMPLED if sampled else _NOT_SAMPLED
         return SpanContext(trace_id, generator.generate_span_id(), False, flags, state)
 
-    def end_setup(self, setup: _Setup | None, sock: Any, error: BaseException | None) -> None:
+    def end_setup(self, setup: _Setup, sock: Any, error: BaseException | None) -> None:
         """It has ended, with a connected socket or an error."""
-        if setup is None or setup.own is None:
+        if setup.own is None:
             return
         end = recorder.ticks()
         try:

@@ -189,11 +189,6 @@ class Spans:
         """The TracerProvider."""
         return self._provider.get()
 
-    @property
-    def wanted(self) -> bool:
-        """Whether spans can be made at all."""
-        return getattr(self.provider, "sampler", None) is not None
-
     def heard(self) -> bool:
         """Whether anybody gets the spans."""
         provider = self._provider.get()
