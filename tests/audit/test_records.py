@@ -11,7 +11,7 @@ import select
 import socket as stock
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,20 @@ from tracesock.audit.text import clean, printable
 from .conftest import Log
 
 DENY = 'default = "allow"\n[[rule]]\nid = "no-nine"\naction = "deny"\ncidr = "127.0.0.9"\n'
+
+
+@contextlib.contextmanager
+def full_queue() -> Iterator[stock.socket]:
+    """A listener whose accept queue is full: it answers no further connection."""
+    with contextlib.ExitStack() as closing:
+        listener = closing.enter_context(stock.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = closing.enter_context(stock.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener
 
 
 def unheard() -> stock.socket:
@@ -88,18 +102,10 @@ def test_the_outcomes_of_connect(log: Log) -> None:
 
 
 def test_a_connect_that_times_out(log: Log) -> None:
-    """A full accept queue answers no further connection."""
-    with stock.socket() as listener, contextlib.ExitStack() as fillers:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(4):
-            filler = fillers.enter_context(stock.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        with socket.socket() as sock:
-            sock.settimeout(0.2)
-            with pytest.raises(TimeoutError):
-                sock.connect(listener.getsockname())
+    with full_queue() as listener, socket.socket() as sock:
+        sock.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            sock.connect(listener.getsockname())
     (line,) = log.events("tracesock.connect")
     assert line["outcome"] == "timed_out" and "error" not in line
     assert 0.1 < line["duration"] < 5
@@ -132,14 +138,7 @@ def test_a_connect_that_does_not_wait(log: Log) -> None:
 
 def test_who_asks_too_early_how_a_connect_ended_is_no_success(log: Log) -> None:
     """A full accept queue: the connection comes about when there is room, and is told then."""
-    with contextlib.ExitStack() as closing:
-        listener = closing.enter_context(stock.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(4):
-            filler = closing.enter_context(stock.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
+    with full_queue() as listener, contextlib.ExitStack() as closing:
         sock = closing.enter_context(socket.socket())
         sock.setblocking(False)
         assert sock.connect_ex(listener.getsockname()) == errno.EINPROGRESS
