@@ -18,9 +18,11 @@ import pytest
 from opentelemetry import context as otel_context
 
 import tracesock.instrumentation
+from tests.telemetry.lines import SignalAt
 from tests.telemetry.plain import Plain
 from tracesock.instrumentation.observer import SERVER
 
+ROOT = Path(__file__).resolve().parents[2]
 STEP = 11  # of the lines, which one
 # Interrupts `operation` at one line of its code after the other, each time in an instrumentation
 # of its own, by a signal whose handler does `action`. What there was to tell is told once in each.
@@ -33,6 +35,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 import tracesock
+from tests.telemetry.lines import SignalAt
 from tracesock import instrumentation
 
 operation, action, ours, step = sys.argv[1:]
@@ -58,18 +61,6 @@ def handler(number, frame):
     DO[action]()
 
 signal.signal(signal.SIGUSR1, handler)
-left = 0
-
-def at_a_line(frame, event, argument):
-    global left
-    if not frame.f_code.co_filename.startswith(ours):
-        return None
-    if event == "line":
-        left -= 1
-        if left == 0:
-            sys.settrace(None)
-            signal.raise_signal(signal.SIGUSR1)
-    return at_a_line
 
 def some_work():
     with trace.use_span(parent):
@@ -102,31 +93,33 @@ def told():
     return found
 
 def one_round(line):
-    global left, handled
+    # How often the handler ran, and how many lines were left.
+    global handled
     faulthandler.dump_traceback_later(60, exit=True)
     DO["instrument"]()
     some_work()
-    handled, left = 0, line
+    handled = 0
+    at_a_line = SignalAt(signal.SIGUSR1, ours, line)
     sys.settrace(at_a_line)
     try:
         DO[operation]()
     finally:
         sys.settrace(None)
     tracesock.uninstrument()
-    return handled
+    return handled, at_a_line.left
 
 for _ in range(3):  # until every metric has been told
     spans(), told()
     one_round(never := 10**9)
 wanted, now = spans(), told()
-one_round(never)
+_, left = one_round(never)
 lines = never - left
 assert spans() == wanted and len(wanted) >= 4, wanted
 before, now = now, told()
 counted = {key: now[key] - before[key] for key in now}
 interrupted = 0
 for line in range(1, lines + 1, int(step)):
-    interrupted += one_round(line)
+    interrupted += one_round(line)[0]
     assert spans() == wanted, line
     before, now = now, told()
     wrong = {key: now[key] - before[key] for key in now if now[key] - before[key] != counted[key]}
@@ -141,6 +134,7 @@ def test_a_signal_handler_in_the_midst_of_it(operation: str, action: str) -> Non
     ours = str(Path(tracesock.instrumentation.__file__).parent)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, operation, action, ours, str(STEP)],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=600,
@@ -213,23 +207,9 @@ def test_an_interrupted_set_up_leaves_the_callers_context(
     """At whichever line of the package the handler runs."""
     plain = telemetry()
     ours = str(Path(tracesock.__file__).parent)
-    left = 0
-
-    def at_a_line(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal left
-        if not frame.f_code.co_filename.startswith(ours):
-            return None
-        if event == "line":
-            left -= 1
-            if left == 0:
-                sys.settrace(None)
-                signal.raise_signal(signal.SIGINT)
-        return at_a_line
 
     def stopped_at(line: int) -> bool:
-        nonlocal left
-        left = line
-        sys.settrace(at_a_line)
+        sys.settrace(SignalAt(signal.SIGINT, ours, line))
         try:
             tracesock.create_connection((UNKNOWN, 80))
         except OSError:
